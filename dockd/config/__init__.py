@@ -1,0 +1,1 @@
+"""Configuration: the schema, and loading with every error at once."""

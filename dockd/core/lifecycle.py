@@ -1,0 +1,147 @@
+"""Every state and every transition of an acquisition and of a docking, in two tables.
+
+An event that is not in the table raises `IllegalTransition` and changes nothing. The diagrams in docs/lifecycle.md
+are drawn from these tables, and a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from dockd.errors import IllegalTransition
+
+
+class AcquisitionState(StrEnum):
+    """Where an acquisition stands."""
+
+    FOUND = "found"  # listed on a camera, to be read
+    ACQUIRING = "acquiring"  # an attempt is journalled, a reader may be at it
+    SPOOLED = "spooled"  # sealed file and signed manifest are durable in the spool
+    UPLOADING = "uploading"  # the store has accepted the manifest
+    STORED = "stored"  # a verified confirmation satisfies the store policy
+    WARRANTED = "warranted"  # an erase warrant is durable in journal and mirror
+    ERASED = "erased"  # gone from the camera, and looked for again
+    DEPARTED = "departed"  # no longer on the camera, before it was read
+    QUARANTINED = "quarantined"  # needs a person
+
+
+class AcquisitionEvent(StrEnum):
+    """What happens to an acquisition. Its custody entry is called `acquisition.<event>`."""
+
+    READ_STARTED = "read_started"
+    READ_ABANDONED = "read_abandoned"
+    SEALED = "sealed"
+    REGISTERED = "registered"
+    REOPENED = "reopened"  # the store lost what it had accepted: register again
+    STORED = "stored"
+    REREAD = "reread"  # a second read agreed
+    CONTESTED = "contested"  # a second read disagreed
+    RELEASED = "released"  # an operator lets a damaged clip be erased
+    SEEN_AGAIN = "seen_again"  # found on its camera in a new docking
+    WARRANTED = "warranted"
+    LAPSED = "lapsed"  # the warrant's docking ended, or the erasure could not be verified
+    ERASED = "erased"
+    DEPARTED = "departed"
+    QUARANTINED = "quarantined"
+
+
+class DockingState(StrEnum):
+    """Where a docking stands."""
+
+    REFUSED = "refused"
+    LISTING = "listing"
+    ACQUIRING = "acquiring"  # some clip is still to be read
+    DELIVERING = "delivering"  # all is read; uploads and second reads go on
+    SANITISING = "sanitising"
+    READY = "ready"  # no clip is left on the camera, and it was looked at again
+    ATTENTION = "attention"  # what is left needs a person
+    ENDED = "ended"
+
+
+class DockingEvent(StrEnum):
+    """What happens to a docking. Its custody entry is called `docking.<event>`."""
+
+    REFUSED = "refused"
+    ADMITTED = "admitted"
+    LISTED = "listed"
+    READ = "read"
+    SANITISING = "sanitising"
+    SANITISED = "sanitised"
+    EMPTY = "empty"
+    NEEDS_PERSON = "needs_person"
+    RELISTING = "relisting"  # new files, a release, a reader that died
+    ENDED = "ended"
+
+
+A, E = AcquisitionState, AcquisitionEvent
+
+ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], AcquisitionState] = {
+    (A.FOUND, E.READ_STARTED): A.ACQUIRING,
+    (A.FOUND, E.SEEN_AGAIN): A.FOUND,
+    (A.FOUND, E.DEPARTED): A.DEPARTED,
+    (A.FOUND, E.QUARANTINED): A.QUARANTINED,
+    (A.ACQUIRING, E.READ_ABANDONED): A.FOUND,
+    (A.ACQUIRING, E.SEALED): A.SPOOLED,
+    (A.ACQUIRING, E.QUARANTINED): A.QUARANTINED,
+    (A.DEPARTED, E.SEEN_AGAIN): A.FOUND,
+    (A.SPOOLED, E.REGISTERED): A.UPLOADING,
+    (A.SPOOLED, E.QUARANTINED): A.QUARANTINED,
+    (A.SPOOLED, E.REREAD): A.SPOOLED,
+    (A.SPOOLED, E.CONTESTED): A.SPOOLED,
+    (A.SPOOLED, E.RELEASED): A.SPOOLED,
+    (A.SPOOLED, E.SEEN_AGAIN): A.SPOOLED,
+    (A.UPLOADING, E.REOPENED): A.SPOOLED,
+    (A.UPLOADING, E.STORED): A.STORED,
+    (A.UPLOADING, E.QUARANTINED): A.QUARANTINED,
+    (A.UPLOADING, E.REREAD): A.UPLOADING,
+    (A.UPLOADING, E.CONTESTED): A.UPLOADING,
+    (A.UPLOADING, E.RELEASED): A.UPLOADING,
+    (A.UPLOADING, E.SEEN_AGAIN): A.UPLOADING,
+    (A.STORED, E.REREAD): A.STORED,
+    (A.STORED, E.CONTESTED): A.STORED,
+    (A.STORED, E.RELEASED): A.STORED,
+    (A.STORED, E.SEEN_AGAIN): A.STORED,
+    (A.STORED, E.WARRANTED): A.WARRANTED,
+    (A.STORED, E.QUARANTINED): A.QUARANTINED,
+    (A.WARRANTED, E.LAPSED): A.STORED,
+    (A.WARRANTED, E.ERASED): A.ERASED,
+    (A.QUARANTINED, E.SEEN_AGAIN): A.QUARANTINED,
+}
+
+D, F = DockingState, DockingEvent
+
+DOCKING: Mapping[tuple[DockingState | None, DockingEvent], DockingState] = {
+    (None, F.REFUSED): D.REFUSED,
+    (None, F.ADMITTED): D.LISTING,
+    (D.LISTING, F.LISTED): D.ACQUIRING,
+    (D.ACQUIRING, F.READ): D.DELIVERING,
+    (D.ACQUIRING, F.RELISTING): D.LISTING,
+    (D.DELIVERING, F.SANITISING): D.SANITISING,
+    (D.DELIVERING, F.EMPTY): D.READY,
+    (D.DELIVERING, F.NEEDS_PERSON): D.ATTENTION,
+    (D.DELIVERING, F.RELISTING): D.LISTING,
+    (D.SANITISING, F.SANITISED): D.DELIVERING,
+    (D.SANITISING, F.RELISTING): D.LISTING,
+    (D.READY, F.RELISTING): D.LISTING,
+    (D.ATTENTION, F.RELISTING): D.LISTING,
+    (D.REFUSED, F.ENDED): D.ENDED,
+    (D.LISTING, F.ENDED): D.ENDED,
+    (D.ACQUIRING, F.ENDED): D.ENDED,
+    (D.DELIVERING, F.ENDED): D.ENDED,
+    (D.SANITISING, F.ENDED): D.ENDED,
+    (D.READY, F.ENDED): D.ENDED,
+    (D.ATTENTION, F.ENDED): D.ENDED,
+}
+
+_S = TypeVar("_S", bound=StrEnum)
+_V = TypeVar("_V", bound=StrEnum)
+
+
+def following(table: Mapping[tuple[_S | None, _V], _S], state: _S | None, event: _V) -> _S:
+    """The state that follows. Raises IllegalTransition, naming both, where the table has no such row."""
+    try:
+        return table[state, event]
+    except KeyError:
+        raise IllegalTransition(f"{event.value} is not allowed in state {state.value if state else 'none'}") from None

@@ -1,0 +1,1 @@
+"""Where cameras come from: the device port and its sources."""

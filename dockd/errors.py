@@ -1,0 +1,158 @@
+"""One tree of errors. Each class says what its catcher should do; adapters translate into it once, with `from`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Disposition(StrEnum):
+    """What the catcher does with an error."""
+
+    RETRY = "retry"  # the same call may succeed later
+    QUARANTINE = "quarantine"  # a person has to look; everything else goes on
+    FATAL = "fatal"  # the program ends, loudly
+
+
+class DockdError(Exception):
+    """The root. `str(error)` is one sentence for a person that says what to do, where something can be done."""
+
+    disposition: ClassVar[Disposition] = Disposition.FATAL
+
+
+class ConfigError(DockdError):
+    """A configuration cannot be used. `problems` holds every mistake found, a line each."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class VerificationFailed(DockdError):
+    """Bytes do not say what they should: a signature, a digest, a chain, a seal."""
+
+    disposition = Disposition.QUARANTINE
+
+
+class IllegalTransition(DockdError):
+    """An event that its state does not allow. Nothing was changed."""
+
+
+class JournalError(DockdError):
+    """The journal or its custody mirror cannot be read, written or trusted."""
+
+
+# --- cameras and their reader
+
+
+class CameraRefused(DockdError):
+    """The device is not a camera that may be read; nothing on it was touched."""
+
+    disposition = Disposition.QUARANTINE
+
+
+class CameraGone(DockdError):
+    """The camera left its bay."""
+
+    disposition = Disposition.RETRY
+
+
+class ReaderDied(DockdError):
+    """The reader process ended, or broke its protocol, before it answered."""
+
+    disposition = Disposition.RETRY
+
+
+class ClipChanged(DockdError):
+    """The clip is not the file it was when it was listed: other size, time, inode or content."""
+
+    disposition = Disposition.RETRY
+
+
+class ClipBusy(DockdError):
+    """Some program has the clip open for writing."""
+
+    disposition = Disposition.RETRY
+
+
+class ClipGone(DockdError):
+    """The clip is no longer on the camera."""
+
+    disposition = Disposition.RETRY
+
+
+class ClipRefused(DockdError):
+    """The clip cannot be handled without a person, for instance a file with several links."""
+
+    disposition = Disposition.QUARANTINE
+
+
+class SpoolFull(DockdError):
+    """The spool has no room for this clip now."""
+
+    disposition = Disposition.RETRY
+
+
+class EraseFailed(DockdError):
+    """An erasure could not be completed or not be verified; the clip counts as still on the camera."""
+
+    disposition = Disposition.QUARANTINE
+
+
+class WarrantRefused(DockdError):
+    """A condition for erasing is not met. `reasons` names each."""
+
+    disposition = Disposition.QUARANTINE
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__("not erased: " + "; ".join(reasons))
+        self.reasons = reasons
+
+
+# --- stores
+
+
+class StoreError(DockdError):
+    """The root of what a store can answer amiss."""
+
+    disposition = Disposition.RETRY
+
+
+class StoreUnreachable(StoreError):
+    """No usable answer: refused, reset, timed out, TLS broken, HTML from a captive portal."""
+
+
+class StoreBusy(StoreError):
+    """The store asks to come back later, after `retry_after_s` seconds where it said so."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OffsetConflict(StoreError):
+    """The store's offset is not the one that was sent from: ask for it and go on there."""
+
+
+class UploadLost(StoreError):
+    """The store no longer knows this upload: register again; it may also be finished."""
+
+
+class StoreIncomplete(StoreError):
+    """The store has not got all bytes of this acquisition yet: push the rest."""
+
+
+class StoreRefused(StoreError):
+    """The store will not take this acquisition, however often it is asked."""
+
+    disposition = Disposition.QUARANTINE
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StoreUntrusted(StoreError):
+    """The store could not prove what it is, or contradicts what it signed before: hold, alarm, erase nothing."""
+
+    disposition = Disposition.QUARANTINE

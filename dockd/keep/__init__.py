@@ -1,0 +1,1 @@
+"""What the station keeps on its own disk: durable files, spool, journal, custody mirror."""

@@ -1,0 +1,1 @@
+"""The evidence receiver: what stands at the other end of a push."""

@@ -1,0 +1,1 @@
+"""The steps of the way of the data, one module a step."""

@@ -1,0 +1,1 @@
+"""The station: dockings, the uplink and the daemon that owns both."""

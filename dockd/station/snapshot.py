@@ -1,0 +1,97 @@
+"""The one frozen status record. The control socket, the CLI, the page and the metrics render it; docs/status.md lists it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dockd.core.canonical import encode_path, format_time
+from dockd.model import AcquisitionId, BayNumber, DockingId, StationId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BayStatus:
+    """One bay. An empty bay has state "empty" and nothing else."""
+
+    bay: BayNumber
+    state: str  # "empty" or a core.lifecycle.DockingState
+    note: str = ""  # why it waits or was refused, and what to do
+    docking: DockingId | None = None
+    camera: str | None = None  # the serial, or what the device calls itself where it was refused
+    model: str | None = None
+    clips_total: int = 0
+    clips_acquired: int = 0  # sealed and in the spool, or further
+    clips_stored: int = 0  # confirmed by the store, or further
+    clips_erased: int = 0
+    clips_held: int = 0  # stored, but damaged or unrecognised: an operator has to release them
+    clips_quarantined: int = 0
+    others: int = 0  # files on the camera that are no clips: listed, left alone
+    bytes_total: int = 0  # of clips, on the camera
+    bytes_acquired: int = 0
+    bytes_stored: int = 0
+    rate_bytes_s: int = 0  # acquisition and upload together, over the last seconds
+    left_s: int | None = None  # estimated time until the camera is ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """The store as the uplink last saw it."""
+
+    name: str
+    state: str  # "unknown", "reachable", "unreachable", "untrusted"
+    note: str = ""
+    waiting: int = 0  # acquisitions not yet confirmed
+    waiting_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The station at one instant."""
+
+    version: str
+    station: StationId
+    trial: bool
+    started_at: datetime
+    at: datetime
+    bays: tuple[BayStatus, ...]
+    store: StoreStatus
+    spool_files: int
+    spool_bytes: int
+    spool_free_bytes: int
+    custody_size: int  # entries in the log
+    custody_signed: int  # entries under the newest checkpoint
+    custody_witnessed: int  # entries under the newest checkpoint that the store cosigned
+    config_note: str = ""  # why the changed configuration was not taken, if so
+    alarms: tuple[str, ...] = ()  # what IT has to look at, a sentence each
+    held: tuple[HeldClip, ...] = ()  # at most 100 of those that wait for a person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldClip:
+    """A clip that waits for a person."""
+
+    acquisition: AcquisitionId
+    bay: BayNumber | None  # where its camera is docked now
+    camera: str
+    path: bytes
+    state: str
+    why: str
+
+
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
+    """The stable JSON form: the fields under their names, paths percent-encoded, times RFC 3339."""
+    return {"type": "status", "v": 1, **_plain(dataclasses.asdict(snapshot))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return encode_path(value)
+    if isinstance(value, datetime):
+        return format_time(value)
+    return value

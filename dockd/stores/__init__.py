@@ -1,0 +1,1 @@
+"""Where clips go: the evidence store port and its adapters."""

@@ -1,0 +1,64 @@
+"""The evidence store port. Each method says whether it may be called again, and what is true after cancellation.
+
+Errors are those of `dockd.errors`, below StoreError; an adapter translates its transport's own, once, with `from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from dockd.model import AcquisitionId, SignedBytes, StoreId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """What a store said of a custody checkpoint: the note with the store's own signature line added."""
+
+    note: bytes
+
+
+class EvidenceStore(Protocol):
+    """One store. All calls are safe to make again after any doubt; none blocks the event loop."""
+
+    @property
+    def store(self) -> StoreId:
+        """The store's id, as pinned by configuration."""
+
+    async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
+        """Announce an acquisition and get its upload URL.
+
+        Idempotent for the same manifest bytes: the same URL. Raises StoreRefused where the store will never take it.
+        After cancellation the store may or may not know the acquisition.
+        """
+
+    async def offset(self, upload_url: str) -> int:
+        """How many bytes the store durably holds. Raises UploadLost where it no longer knows the upload."""
+
+    async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
+        """Send `length` bytes from `offset`; returns the store's durable offset afterwards.
+
+        Raises OffsetConflict where the store stands elsewhere. After any error or cancellation ask `offset`.
+        """
+
+    async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
+        """The store's signed receipt, unverified. Idempotent: the same receipt.
+
+        Raises StoreIncomplete while bytes are missing, UploadLost where the store does not know the acquisition.
+        """
+
+    async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
+        """The store's signed statement, unverified, that it holds the acquisition now. `nonce` is 32 fresh bytes."""
+
+    async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
+        """Show a custody checkpoint with a consistency proof from `old_size`; the store cosigns it.
+
+        Raises StoreUntrusted where the store says that the log forked.
+        """
+
+    async def witnessed_size(self) -> int:
+        """The size of the newest checkpoint of this station that the store cosigned; 0 where there is none."""
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent."""
