@@ -42,6 +42,25 @@ class JournalError(DockdError):
     """The journal or its custody mirror cannot be read, written or trusted."""
 
 
+# --- the control socket, from the asking side
+
+
+class DaemonUnreachable(DockdError):
+    """No daemon answers at the control socket."""
+
+    disposition = Disposition.RETRY
+
+
+class RequestRefused(DockdError):
+    """The daemon answered that it will not. `kind` is "usage" or a disposition."""
+
+    disposition = Disposition.QUARANTINE
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 # --- cameras and their reader
 
 
