@@ -161,6 +161,14 @@ class StoreIncomplete(StoreError):
     """The store has not got all bytes of this acquisition yet: push the rest."""
 
 
+class UploadCorrupt(StoreIncomplete):
+    """What arrived at the store has another digest; it dropped it all. Look at the spool file, then send it again."""
+
+
+class PatchTooLarge(StoreError):
+    """The store, or something before it, takes only smaller pieces."""
+
+
 class StoreRefused(StoreError):
     """The store will not take this acquisition, however often it is asked."""
 

@@ -1,0 +1,232 @@
+"""The evidence store that is a dockd receiver: sessions, manifests, tus, receipts, checkpoints (design section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import structlog
+
+from dockd.core import canonical, sshsig
+from dockd.core.keyfiles import StorePublic
+from dockd.core.transfer import Call
+from dockd.errors import ConfigError, OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
+from dockd.model import AcquisitionId, Clock, SignedBytes, StationId, StoreId
+from dockd.stores.port import Witnessed
+from dockd.stores.tus import Tus, upload_path
+from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+_CHALLENGE_BYTES = 32
+
+
+class ReceiverStore:
+    """EvidenceStore over TLS. Opens a session when it first needs one, and again when its token is no longer taken.
+
+    Raises ConfigError at construction where `url` or `ca_file` cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        ca_file: Path,
+        store_public: StorePublic,
+        station: StationId,
+        key: sshsig.SigningKey,
+        clock: Clock,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+            problem = f"store.url: found {url!r}; allowed: https://HOST[:PORT][/PATH]"
+            raise ConfigError("the store's address cannot be used", problems=(problem,))
+        waits = timeouts or Timeouts()
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._authority = f"{host}:{parts.port or 443}"
+        self._origin = f"https://{self._authority}"
+        self._base = self._origin + parts.path.rstrip("/")
+        self._public = store_public
+        self._station = station
+        self._key = key
+        self._clock = clock
+        self._wire = Wire(open_client(ca_file, waits), clock=clock, timeouts=waits)
+        self._tus = Tus(self._wire)
+        self._token: str | None = None
+        self._opening = asyncio.Lock()  # one handshake at a time, however many uploads wait for it
+
+    @property
+    def store(self) -> StoreId:
+        """The pinned id."""
+        return self._public.store
+
+    async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
+        """As the port says. The URL is a path on this store; the size stands in the manifest too."""
+        del sealed_size_bytes  # the receiver takes it from the signed manifest alone
+        url = f"{self._base}/acquisitions/{acquisition}"
+        body = _envelope(manifest)
+
+        async def once(token: str) -> str:
+            headers = _headers(token)
+            answer = await self._wire.ask(Call.REGISTER, "PUT", url, headers=headers, content=body)
+            answer.json("upload")
+            return upload_path(url, answer)
+
+        return await self._with_token(once)
+
+    async def offset(self, upload_url: str) -> int:
+        """As the port says: HEAD."""
+        return await self._with_token(lambda token: self._tus.offset(self._at(upload_url), headers=_bearer(token)))
+
+    async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
+        """As the port says: one PATCH. After cancellation its connection is closed."""
+        token = await self._current_token()
+        try:
+            return await self._tus.append(self._at(upload_url), offset, blocks, length, headers=_bearer(token))
+        except SessionExpired as error:
+            self._forget(token)
+            # The blocks are used up, and the store may have kept some: the next HEAD opens the new session.
+            raise OffsetConflict("the session ended during a PATCH: ask for the offset and go on there") from error
+
+    async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
+        """As the port says. Raises UploadCorrupt where the finished bytes have another digest than the manifest's."""
+        asked = {"type": "receipt-request", "v": 1, "manifest": canonical.digest(manifest.payload)}
+        return _signed(await self._post(Call.RECEIPT, f"/acquisitions/{acquisition}/receipt", asked, "signed"))
+
+    async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
+        """As the port says."""
+        asked = {"type": "holding-request", "v": 1, "nonce": nonce.hex()}
+        return _signed(await self._post(Call.HOLDING, f"/acquisitions/{acquisition}/holding", asked, "signed"))
+
+    async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
+        """As the port says. Raises OffsetConflict where `old_size` is not the newest the store has."""
+        asked = {
+            "type": "checkpoint-submission",
+            "v": 1,
+            "old_size": old_size,
+            "proof": [node.hex() for node in proof],
+            "note": note.decode(),
+        }
+        cosigned = (await self._post(Call.WITNESS, "/checkpoints", asked, "cosigned")).get("note")
+        if not isinstance(cosigned, str):
+            raise StoreUnreachable("the store's answer to a checkpoint has no note")
+        return Witnessed(note=cosigned.encode())
+
+    async def witnessed_size(self) -> int:
+        """As the port says."""
+
+        async def once(token: str) -> Any:
+            answer = await self._wire.ask(Call.WITNESS, "GET", f"{self._base}/checkpoints", headers=_bearer(token))
+            return answer.json("checkpoint-size").get("size")
+
+        size = await self._with_token(once)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise StoreUnreachable("the store's answer has no checkpoint size")
+        return size
+
+    async def aclose(self) -> None:
+        """As the port says. The token is forgotten."""
+        self._token = None
+        await self._wire.aclose()
+
+    # --- sessions
+
+    async def _with_token(self, once: Callable[[str], Awaitable[_T]]) -> _T:
+        """Call with a token; with a new one, once, where the store does not take it."""
+        token = await self._current_token()
+        try:
+            return await once(token)
+        except SessionExpired:
+            self._forget(token)
+        return await once(await self._current_token())
+
+    def _forget(self, token: str) -> None:
+        if self._token == token:  # not where another call has opened the next session meanwhile
+            self._token = None
+
+    async def _current_token(self) -> str:
+        async with self._opening:
+            if self._token is None:
+                self._token = await self._open_session()
+            return self._token
+
+    async def _open_session(self) -> str:
+        url = f"{self._base}/session"
+        ask = canonical.encode({"type": "session-request", "v": 1, "station": self._station})
+        answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=ask)
+        challenge = answer.json("challenge")
+        if challenge.get("store") != self._public.store:
+            raise StoreUntrusted(
+                f"the store at {self._authority} is not the pinned one: compare store.url and store.key_file with it"
+            )
+        statement = {
+            "type": "session",
+            "v": 1,
+            "station": self._station,
+            "store": self._public.store,
+            "host": self._authority,  # as dialled: a statement overheard by one store opens no other
+            "challenge": _challenge(challenge.get("challenge")),
+            "at": canonical.format_time(self._clock.now()),
+        }
+        payload = canonical.encode(statement)
+        signed = SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.SESSION, payload))
+        answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=_envelope(signed))
+        token = answer.json("session-token").get("token")
+        if not (isinstance(token, str) and token.isascii() and token.isprintable() and token):
+            raise StoreUnreachable("the store's answer has no session token")
+        _log.info("session_opened", store=self._public.store, authority=self._authority)
+        return token
+
+    # --- the rest
+
+    async def _post(self, call: Call, path: str, asked: dict[str, Any], type_: str) -> dict[str, Any]:
+        body = canonical.encode(asked)
+
+        async def once(token: str) -> dict[str, Any]:
+            answer = await self._wire.ask(call, "POST", self._base + path, headers=_headers(token), content=body)
+            return answer.json(type_)
+
+        return await self._with_token(once)
+
+    def _at(self, upload_url: str) -> str:
+        if not upload_url.startswith("/"):
+            raise StoreUntrusted("an upload address that is no path on the store")
+        return self._origin + upload_url
+
+
+_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _headers(token: str) -> dict[str, str]:
+    return {**_JSON, **_bearer(token)}
+
+
+def _envelope(signed: SignedBytes) -> bytes:
+    return canonical.encode(sshsig.signed_to_json(signed))
+
+
+def _signed(record: dict[str, Any]) -> SignedBytes:
+    try:
+        return sshsig.signed_from_json(record)
+    except VerificationFailed as error:
+        raise StoreUnreachable(f"the store's signed answer cannot be read: {error}") from error
+
+
+def _challenge(text: object) -> str:
+    """The challenge, checked before it is signed: never more than 32 bytes of somebody else's choice."""
+    try:
+        if isinstance(text, str) and len(b64decode(text, validate=True)) == _CHALLENGE_BYTES:
+            return text
+    except (binascii.Error, ValueError):
+        pass
+    raise StoreUnreachable("the store's challenge is not 32 bytes in base64")
