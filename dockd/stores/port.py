@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockd.core.sshsig import PublicKey
 from dockd.model import AcquisitionId, SignedBytes, StoreId
 
 
@@ -26,6 +27,10 @@ class EvidenceStore(Protocol):
     def store(self) -> StoreId:
         """The store's id, as pinned by configuration."""
 
+    @property
+    def key(self) -> PublicKey:
+        """The store's public key, as pinned by configuration: what it signs is verified against this one alone."""
+
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
         """Announce an acquisition and get its upload URL.
 
@@ -39,22 +44,28 @@ class EvidenceStore(Protocol):
     async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
         """Send `length` bytes from `offset`; returns the store's durable offset afterwards.
 
-        Raises OffsetConflict where the store stands elsewhere. After any error or cancellation ask `offset`.
+        Raises OffsetConflict where the store stands elsewhere, PatchTooLarge where it takes only less at a time,
+        UploadLost where it is gone or finished. After any error or cancellation ask `offset`.
         """
 
     async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
         """The store's signed receipt, unverified. Idempotent: the same receipt.
 
-        Raises StoreIncomplete while bytes are missing, UploadLost where the store does not know the acquisition.
+        Raises StoreIncomplete while bytes are missing, UploadCorrupt where all arrived but their digest is wrong,
+        UploadLost where the store does not know the acquisition.
         """
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
-        """The store's signed statement, unverified, that it holds the acquisition now. `nonce` is 32 fresh bytes."""
+        """The store's signed statement, unverified, that it holds the acquisition now. `nonce` is 32 fresh bytes.
+
+        Raises UploadLost or StoreIncomplete where it does not hold it.
+        """
 
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
         """Show a custody checkpoint with a consistency proof from `old_size`; the store cosigns it.
 
-        Raises StoreUntrusted where the store says that the log forked.
+        Raises OffsetConflict where `old_size` is not the newest that the store has, StoreUntrusted where it says that
+        the log forked.
         """
 
     async def witnessed_size(self) -> int:

@@ -66,6 +66,11 @@ class ReceiverStore:
         """The pinned id."""
         return self._public.store
 
+    @property
+    def key(self) -> sshsig.PublicKey:
+        """The pinned key."""
+        return self._public.key
+
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
         """As the port says. The URL is a path on this store; the size stands in the manifest too."""
         del sealed_size_bytes  # the receiver takes it from the signed manifest alone
