@@ -29,9 +29,9 @@ class Backoff:
         """Seconds to wait after `failures` failures in a row (from 1)."""
         if failures < 1:
             raise ValueError("nothing failed yet")
-        ceiling_s = min(self.cap_s, self.first_s * 2 ** min(failures - 1, _MAX_DOUBLINGS))
+        ceiling_s = min(self.cap_s, self.first_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
         fraction = int.from_bytes(random(_FRACTION_BYTES), "big") / 2 ** (8 * _FRACTION_BYTES)
-        return max(self.floor_s, ceiling_s * fraction)
+        return max(self.floor_s, float(ceiling_s * fraction))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,7 @@ class Pause:
         delay_s = backoff.delay_s(failures, random)
         if retry_after_s is not None:
             delay_s = max(delay_s, retry_after_s)
-        return Pause(
-            failures=failures, failed_at_s=now_s, due_s=now_s + delay_s, bidden=retry_after_s is not None
-        )
+        return Pause(failures=failures, failed_at_s=now_s, due_s=now_s + delay_s, bidden=retry_after_s is not None)
 
     def hastened(self, backoff: Backoff) -> Pause:
         """The same wait, cut to the first ceiling because something changed; never below what was asked for."""
@@ -71,13 +69,14 @@ class Circuit:
     """A store's breaker. Closed: all may call. Open: one probe at a time, each after its wait."""
 
     threshold: int = 3  # failures in a row before it opens: one broken connection is no outage
-    pause: Pause = Pause()
+    failures: int = 0
+    pause: Pause = Pause()  # between probes, counted from the opening
     probing: bool = False
 
     @property
     def open(self) -> bool:
         """Whether only probes are let through."""
-        return self.pause.failures >= self.threshold
+        return self.failures >= self.threshold
 
     def left_s(self, now_s: float) -> float | None:
         """Seconds until the next call may start; 0 for now; None while a probe is under way."""
@@ -86,22 +85,32 @@ class Circuit:
         return None if self.probing else self.pause.left_s(now_s)
 
     def entered(self) -> Circuit:
-        """A call was let through."""
+        """A call was let through; it is the probe where the circuit is open."""
         return replace(self, probing=self.open)
 
     def after_failure(
-        self, now_s: float, random: Entropy, backoff: Backoff, *, retry_after_s: float | None = None
+        self,
+        now_s: float,
+        random: Entropy,
+        backoff: Backoff,
+        *,
+        probe: bool = False,
+        retry_after_s: float | None = None,
     ) -> Circuit:
-        """A call found no usable store."""
-        pause = self.pause.after_failure(now_s, random, backoff, retry_after_s=retry_after_s)
-        return replace(self, pause=pause, probing=False)
+        """A call found no usable store. Those let through before it opened say nothing new, and lengthen no wait."""
+        if self.open and not probe:
+            return self
+        failed = replace(self, failures=self.failures + 1, probing=False)
+        if not failed.open:
+            return failed
+        return replace(failed, pause=self.pause.after_failure(now_s, random, backoff, retry_after_s=retry_after_s))
 
     def after_success(self) -> Circuit:
         """The store answered."""
         return Circuit(threshold=self.threshold)
 
     def given_up(self) -> Circuit:
-        """A call ended without learning anything of the store."""
+        """The probe ended without learning anything of the store."""
         return replace(self, probing=False)
 
     def hastened(self, backoff: Backoff) -> Circuit:

@@ -32,7 +32,7 @@ class ReceiverStore:
     Raises ConfigError at construction where `url` or `ca_file` cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  wired once, by name, in the composition root
         self,
         *,
         url: str,

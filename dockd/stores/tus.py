@@ -19,9 +19,7 @@ class Tus:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    async def create(
-        self, url: str, length: int, metadata: Mapping[str, str], *, headers: Mapping[str, str]
-    ) -> str:
+    async def create(self, url: str, length: int, metadata: Mapping[str, str], *, headers: Mapping[str, str]) -> str:
         """Make an upload of `length` bytes (tus "creation"); returns its address on the same server.
 
         Not idempotent: after any doubt the server may keep an upload that nobody fills, until it expires.

@@ -1,0 +1,289 @@
+"""Upload: announce a spooled acquisition, push its sealed bytes from wherever the store stands, get it confirmed.
+
+The store's durable offset is the only truth about an upload. It is asked for at the start and after every doubt, and
+nothing is sent before it answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiofiles
+import structlog
+
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
+from dockd.core.transfer import Action, larger_patch, next_move, smaller_patch
+from dockd.errors import (
+    OffsetConflict,
+    PatchTooLarge,
+    StoreError,
+    StoreIncomplete,
+    StoreUnreachable,
+    StoreUntrusted,
+    UploadCorrupt,
+    UploadLost,
+    VerificationFailed,
+)
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.model import Acquisition, AcquisitionId, Sealed
+from dockd.stages.confirm import Confirmer
+from dockd.stores.port import EvidenceStore
+
+_log = structlog.get_logger()
+
+BLOCK_BYTES = 1024 * 1024  # aiofiles pays for every block with a thread hop: below 1 MiB that is felt
+MAX_STALLS = 5  # answers in a row that brought the upload no further, before the uplink is asked to wait
+
+
+class PatchSize:
+    """How much one PATCH carries: what this store and the way to it let through, found by trial."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.bytes = limit_bytes
+
+    def shrink(self) -> None:
+        """A piece of this size did not arrive."""
+        self.bytes = smaller_patch(self.bytes)
+        _log.info("patch_shrunk", patch_bytes=self.bytes)
+
+    def grow(self) -> None:
+        """A piece of this size arrived whole."""
+        self.bytes = larger_patch(self.bytes, limit_bytes=self._limit_bytes)
+
+
+@dataclass(slots=True, kw_only=True)
+class Track:
+    """What this program's life knows of one upload; mutable, since an attempt that failed leaves it to the next."""
+
+    acked_bytes: int = 0  # the highest offset that the store ever reported for `upload_url`
+    sent_bytes: int = 0  # for people to look at: acknowledged, or on its way
+    upload_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pusher:
+    """What a push needs, for one store. `on_progress` hears of every block and every answer; it must not block."""
+
+    journal: Journal
+    spool: Spool
+    store: EvidenceStore
+    confirmer: Confirmer
+    patch: PatchSize
+    on_progress: Callable[[AcquisitionId, Track], None]
+    on_answer: Callable[[], None]  # the store just proved to be there
+    on_changed: Callable[[Acquisition], None]  # hears of every other change of a row; must not block
+
+    async def push(self, acquisition: Acquisition, track: Track) -> Acquisition:
+        """Bring a spooled or uploading acquisition to stored; returns its row.
+
+        Goes on wherever an earlier push was interrupted. Raises every StoreError that needs a wait or a person, and
+        VerificationFailed where the spool file is not what was sealed. After cancellation the connection of a PATCH
+        is closed, and the store keeps what it has.
+        """
+        upload = _Upload(self, acquisition, track)
+        return await upload.run()
+
+
+class _Upload:
+    """One attempt at one acquisition."""
+
+    def __init__(self, pusher: Pusher, acquisition: Acquisition, track: Track) -> None:
+        if acquisition.sealed is None:
+            raise VerificationFailed(f"acquisition {acquisition.acquisition} is to be sent, but was never sealed")
+        self._pusher = pusher
+        self._row = acquisition
+        self._sealed: Sealed = acquisition.sealed
+        self._size = acquisition.sealed.sealed_size_bytes
+        self._path: Path = pusher.spool.path(acquisition.acquisition)
+        self._track = track
+        self._stalls = 0
+        self._compared = False  # the spool file with its seal
+
+    async def run(self) -> Acquisition:
+        await asyncio.to_thread(_check_length, self._path, self._size)
+        while self._row.state in (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING):
+            try:
+                url = await self._announced()
+                offset = await self._pusher.store.offset(url)
+                if await self._go_on_from(url, offset):
+                    self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+            except UploadCorrupt as error:
+                await self._compare_with_seal(error)
+            except UploadLost as error:
+                await self._find_out(error)
+            except (OffsetConflict, StoreIncomplete) as error:
+                self._stall(error)
+        return self._row
+
+    async def _announced(self) -> str:
+        """The upload's address, registering the acquisition where the store has not yet taken it."""
+        url = self._row.upload_url
+        if self._row.state == AcquisitionState.SPOOLED or url is None:
+            url = await self._register()
+            store = self._pusher.store.store
+            self._row = await self._pusher.journal.write(
+                lambda tx: tx.advance(
+                    self._row.acquisition, AcquisitionEvent.REGISTERED, details={"store": store}, upload_url=url
+                )
+            )
+            _log.info("acquisition_registered", acquisition=self._row.acquisition)
+            self._pusher.on_changed(self._row)
+        if url != self._track.upload_url:
+            self._track.upload_url, self._track.acked_bytes = url, 0
+        return url
+
+    async def _register(self) -> str:
+        manifest = await self._pusher.journal.read(lambda tx: tx.manifest(self._row.acquisition))
+        url = await self._pusher.store.register(self._row.acquisition, manifest, self._size)
+        self._pusher.on_answer()
+        return url
+
+    async def _go_on_from(self, url: str, offset: int) -> bool:
+        """Send from the store's offset on until a doubt or the end. True: the store has every byte."""
+        while True:
+            await self._decided(offset)
+            if offset == self._size:
+                return True
+            sent_from, length = offset, min(self._pusher.patch.bytes, self._size - offset)
+            try:
+                offset = await self._append(url, offset, length)
+            except PatchTooLarge as error:
+                self._pusher.patch.shrink()
+                self._stall(error)
+                return False
+            except StoreUnreachable as error:
+                offset = await self._learn(url, sent_from, error)
+            if offset == sent_from + length:
+                self._pusher.patch.grow()
+            if offset > sent_from:
+                self._stalls = 0
+
+    async def _decided(self, offset: int) -> None:
+        """Weigh an offset against what was acknowledged before. Raises StoreUntrusted for an impossible one."""
+        self._pusher.on_answer()
+        acked = self._track.acked_bytes
+        move = next_move(local_size=self._size, store_offset=offset, acked=acked)
+        if move.action is Action.HOLD:
+            raise StoreUntrusted(
+                f"the store claims {offset} bytes of {self._row.acquisition}, which has {self._size}: nothing more is "
+                "sent of it until the store's upload was looked at"
+            )
+        if move.action is Action.SEND_AGAIN:
+            _log.error("store_lost_bytes", acquisition=self._row.acquisition, acknowledged=acked, offset=offset)
+            details = {"store": self._pusher.store.store, "acknowledged_bytes": acked, "offset_bytes": offset}
+            row = self._row
+            await self._pusher.journal.write(
+                lambda tx: tx.record(
+                    "store.lost_bytes",
+                    bay=row.bay,
+                    docking=row.docking,
+                    acquisition=row.acquisition,
+                    camera=row.camera.serial,
+                    details=details,
+                )
+            )
+        self._track.acked_bytes = offset
+        self._show(offset)
+
+    async def _append(self, url: str, offset: int, length: int) -> int:
+        def count(position: int) -> None:
+            self._show(position)
+
+        async with aclosing(_blocks(self._path, offset, length, count)) as blocks:
+            return await self._pusher.store.append(url, offset, blocks, length)
+
+    async def _learn(self, url: str, sent_from: int, error: StoreUnreachable) -> int:
+        """After a PATCH broke: the store's offset. The client may have lost an early answer, so small requests ask.
+
+        Raises what they are answered, which is the real reason; the uplink then waits or gives up.
+        """
+        offset = await self._pusher.store.offset(url)
+        if offset <= sent_from:
+            self._stall(error)
+            self._pusher.patch.shrink()
+            await self._register()  # idempotent; says where the store is full, or will not take it after all
+        return offset
+
+    async def _find_out(self, error: UploadLost) -> None:
+        """The store does not know the upload: it may be finished, and only without a receipt is it begun anew."""
+        try:
+            self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+        except UploadCorrupt as corrupt:
+            await self._compare_with_seal(corrupt)
+        except (UploadLost, StoreIncomplete):
+            self._stall(error)
+            if self._row.state == AcquisitionState.UPLOADING:
+                _log.warning("upload_reopened", acquisition=self._row.acquisition, reason=str(error))
+                self._row = await self._pusher.journal.write(
+                    lambda tx: tx.advance(
+                        self._row.acquisition,
+                        AcquisitionEvent.REOPENED,
+                        details={"reason": str(error)},
+                        upload_url=None,
+                    )
+                )
+
+    async def _compare_with_seal(self, error: UploadCorrupt) -> None:
+        """The store got other bytes than were sealed: find out which side is wrong, before sending all of it again."""
+        if self._compared:
+            raise StoreUnreachable("the sealed file is sound, but arrives changed: look at the network") from error
+        digest = await asyncio.to_thread(_digest, self._path)
+        if digest != self._sealed.sealed_digest:
+            raise VerificationFailed(
+                f"the spool file of {self._row.acquisition} is no longer what was sealed: its disk may be failing"
+            ) from error
+        self._compared = True
+        # The store dropped the bytes itself and said so: going back to its offset is no loss on its side.
+        self._track.acked_bytes = 0
+        _log.warning("upload_arrived_changed", acquisition=self._row.acquisition)
+
+    def _show(self, position: int) -> None:
+        self._track.sent_bytes = position
+        self._pusher.on_progress(self._row.acquisition, self._track)
+
+    def _stall(self, error: StoreError) -> None:
+        """Count an answer that brought the upload no further; too many in a row are the uplink's to wait out."""
+        self._stalls += 1
+        if self._stalls > MAX_STALLS:
+            raise StoreUnreachable(f"the upload does not get on: {error}") from error
+
+
+async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """The sealed file's bytes. Raises VerificationFailed where the disk does not give them."""
+    end = offset + length
+    try:
+        async with aiofiles.open(path, "rb", buffering=0) as file:
+            await file.seek(offset)
+            while offset < end:
+                block = await file.read(min(BLOCK_BYTES, end - offset))
+                if not block:
+                    raise VerificationFailed(f"the spool file {path.name} ends at {offset} bytes: it was cut")
+                yield block
+                offset += len(block)
+                sent(offset)
+    except OSError as error:
+        raise VerificationFailed(f"the spool file {path.name} cannot be read ({error.strerror})") from error
+
+
+def _check_length(path: Path, size: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise VerificationFailed(f"the spool file {path.name} cannot be found ({error.strerror})") from error
+    if found != size:
+        raise VerificationFailed(f"the spool file {path.name} has {found} bytes, not the {size} that were sealed")
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise VerificationFailed(f"the spool file {path.name} cannot be read ({error.strerror})") from error

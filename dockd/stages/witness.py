@@ -1,0 +1,88 @@
+"""Witness: show the custody log's newest checkpoint to the store, which cosigns it, and keep what it signed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from dockd.core import checkpoint as notes
+from dockd.core import merkle
+from dockd.errors import OffsetConflict, StoreUntrusted, VerificationFailed
+from dockd.keep import durable
+from dockd.keep.journal import Journal
+from dockd.keep.transaction import Tx
+from dockd.stores.port import EvidenceStore
+
+_log = structlog.get_logger()
+_SIZE = "witnessed_size"  # entries under the newest cosigned checkpoint
+_OWN = "witnessed_entry"  # the entry that says so
+
+
+async def witnessed_size(journal: Journal) -> int:
+    """Entries under the newest checkpoint that the store cosigned, as the journal knows it; 0 where there is none."""
+    return int(await journal.read(lambda tx: tx.get(_SIZE)) or 0)
+
+
+async def show_checkpoint(journal: Journal, store: EvidenceStore) -> int:
+    """Have the newest checkpoint cosigned; returns the number of entries now under a cosigned one.
+
+    Does nothing where the log has grown by nothing but the entry that the last showing wrote. The cosigned note is
+    kept as `custody/witnessed`. Raises StoreUntrusted where store and station do not have the same log, and the
+    store's other errors. Idempotent; after cancellation the store may have cosigned what is not kept here yet.
+    """
+    if await journal.read(_nothing_new):
+        return await witnessed_size(journal)
+    note = await journal.checkpoint()
+    size = _size_of(note)
+    for last_try in (False, True):
+        try:
+            cosigned = await _show(journal, store, note, size)
+            break
+        except OffsetConflict:  # another submission came between: ask anew where the store stands, once
+            if last_try:
+                raise
+    _verify(cosigned, note, store)
+    await asyncio.to_thread(durable.write_file, journal.custody_directory / "witnessed", cosigned)
+
+    def keep(tx: Tx) -> None:
+        seq = tx.record("checkpoint.witnessed", details={"store": store.store, "size": size})
+        tx.put(_SIZE, str(size))
+        tx.put(_OWN, str(seq))
+
+    await journal.write(keep)
+    _log.info("checkpoint_witnessed", size=size)
+    return size
+
+
+def _nothing_new(tx: Tx) -> bool:
+    size, own = int(tx.get(_SIZE) or 0), int(tx.get(_OWN) or -1)
+    return tx.size == 0 or (size == own and tx.size == own + 1)
+
+
+async def _show(journal: Journal, store: EvidenceStore, note: bytes, size: int) -> bytes:
+    old_size = await store.witnessed_size()
+    if old_size > size:
+        raise StoreUntrusted(
+            f"the store has cosigned {old_size} custody entries of this station, which has only {size}: one of the "
+            "two was rolled back; compare custody/witnessed with the store's checkpoint"
+        )
+    proof: tuple[bytes, ...] = ()
+    if 0 < old_size < size:
+        proof = tuple(await journal.read(lambda tx: merkle.consistency_proof(tx, old_size, size)))
+    return (await store.witness(note, old_size, proof)).note
+
+
+def _verify(cosigned: bytes, note: bytes, store: EvidenceStore) -> None:
+    """The store may add signature lines to our note, and change nothing."""
+    if not cosigned.startswith(note):
+        raise StoreUntrusted("the store cosigned another checkpoint than it was shown")
+    try:
+        notes.verify_cosignature(cosigned, f"dockd-store/{store.store}", store.key)
+    except VerificationFailed as error:
+        raise StoreUntrusted(f"the store's cosignature cannot be trusted: {error}") from error
+
+
+def _size_of(note: bytes) -> int:
+    """The second line of a checkpoint (C2SP tlog-checkpoint); it is the station's own, signed a moment ago."""
+    return int(note.split(b"\n", 2)[1])
