@@ -1,0 +1,349 @@
+"""The HTTP side of a store, against a TLS server that does one scripted, mostly bad, thing."""
+
+import asyncio
+import contextlib
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from dockd.core.transfer import Call
+from dockd.errors import (
+    ConfigError,
+    OffsetConflict,
+    PatchTooLarge,
+    StoreBusy,
+    StoreRefused,
+    StoreUnreachable,
+    StoreUntrusted,
+    UploadLost,
+)
+from dockd.stores.tus import Tus
+from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
+
+NOW = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
+PROBLEM = "Content-Type: application/problem+json\r\n"
+
+
+class StillClock:
+    def now(self):
+        return NOW
+
+    def monotonic_s(self):
+        return 0.0
+
+    async def sleep(self, delay_s):
+        raise AssertionError("the wire does not wait by itself")
+
+
+def _certificate(directory, name):
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made - timedelta(hours=1))
+        .not_valid_after(made + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / f"{name}.crt", directory / f"{name}.key"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return chain, private
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tls")
+    return {name: _certificate(directory, name) for name in ("store", "stranger")}
+
+
+class Scripted:
+    """Answers each connection with `behave(reader, writer)`; notes when a client's connection ended."""
+
+    def __init__(self):
+        self.ended = asyncio.Event()
+        self.heads = []
+        self.behave = None
+
+    async def __call__(self, reader, writer):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head.decode())
+            await self.behave(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except asyncio.CancelledError:
+            pass  # the test is over
+        finally:
+            self.ended.set()
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def _serving(certificates, *, name="store", trusted="store", maximum=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates[name])
+    if maximum:
+        context.maximum_version = maximum
+    scripted = Scripted()
+    server = await asyncio.start_server(scripted, "127.0.0.1", 0, ssl=context)
+    timeouts = Timeouts(connect_s=5, read_s=5, write_s=5, exchange_s=5)
+    wire = Wire(open_client(certificates[trusted][0], timeouts), clock=StillClock(), timeouts=timeouts)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield scripted, wire, url
+    finally:
+        await wire.aclose()
+        server.close()
+        await asyncio.wait_for(scripted.ended.wait(), 5) if scripted.heads else None
+
+
+def _says(text):
+    async def behave(reader, writer):
+        writer.write(text.encode())
+        await writer.drain()
+
+    return behave
+
+
+def _answer(status, headers="", body=""):
+    return _says(f"HTTP/1.1 {status} X\r\n{headers}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}")
+
+
+async def _blocks(count, size=65536):
+    for _ in range(count):
+        yield bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (
+            _answer(403, PROBLEM, '{"detail":"the recipient \\u001b[31m is not allowed"}'),
+            StoreRefused,
+            r"recipient \?\[31m",
+        ),
+        (_answer(403, "Content-Type: text/html\r\n", "<html>"), StoreUnreachable, "403"),
+        (_answer(409, PROBLEM, '{"title":"other manifest"}'), StoreRefused, "other manifest"),
+        (_answer(401), SessionExpired, "401"),
+        (_answer(302, "Location: https://elsewhere.example/\r\n"), StoreUnreachable, "302"),
+        (_answer(200, "Content-Type: text/html\r\n", "<html>portal</html>"), StoreUnreachable, "cannot be used"),
+        (_answer(507, PROBLEM, '{"title":"full"}'), StoreBusy, "full"),
+        (_answer(500, PROBLEM, "[" * 2000), StoreBusy, "500"),
+        (_answer(200, "", "x" * 300_000), StoreUnreachable, "too long"),
+        (_says("SSH-2.0-OpenSSH\r\n"), StoreUnreachable, "reached"),
+        (_says(""), StoreUnreachable, "reached"),
+        (_says("HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\nhalf"), StoreUnreachable, "reached"),
+    ],
+)
+async def test_every_bad_answer_is_one_of_our_errors(certificates, answer, error, words):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = answer
+        with pytest.raises(error, match=words):
+            (await wire.ask(Call.REGISTER, "PUT", url + "/acquisitions/x", content=b"{}")).json("upload")
+
+
+async def test_retry_after_is_passed_on(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(503, "Retry-After: Sat, 21 Nov 2026 08:00:42 GMT\r\n")
+        with pytest.raises(StoreBusy) as caught:
+            await wire.ask(Call.RECEIPT, "POST", url, content=b"{}")
+        assert caught.value.retry_after_s == 42.0
+
+
+async def test_a_foreign_certificate_is_no_store(certificates):
+    async with _serving(certificates, name="stranger") as (_, wire, url):
+        with pytest.raises(StoreUntrusted, match="certificate"):
+            await wire.ask(Call.SESSION, "POST", url, content=b"{}")
+
+
+async def test_nothing_below_tls_1_3(certificates):
+    async with _serving(certificates, maximum=ssl.TLSVersion.TLSv1_2) as (scripted, wire, url):
+        with pytest.raises(StoreUnreachable):
+            await wire.ask(Call.SESSION, "POST", url, content=b"{}")
+        assert scripted.heads == []
+
+
+async def test_nobody_there(certificates):
+    async with _serving(certificates) as (_, wire, _):
+        with pytest.raises(StoreUnreachable, match="reached"):
+            await wire.ask(Call.SESSION, "POST", "https://127.0.0.1:1/", content=b"{}")
+
+
+async def test_a_peer_that_trickles_is_left(certificates):
+    async with _serving(certificates) as (scripted, _, url):
+        timeouts = Timeouts(exchange_s=0.2)
+        wire = Wire(open_client(certificates["store"][0], timeouts), clock=StillClock(), timeouts=timeouts)
+
+        async def behave(reader, writer):
+            while not reader.at_eof():
+                writer.write(b"H")
+                await writer.drain()
+                await asyncio.wait_for(reader.read(1), 5)
+
+        scripted.behave = behave
+        with pytest.raises(StoreUnreachable):
+            await wire.ask(Call.SESSION, "POST", url, content=b"")
+        await asyncio.wait_for(scripted.ended.wait(), 5)
+        await wire.aclose()
+
+
+# --- tus
+
+
+async def test_p02_cancellation_within_a_patch_closes_its_connection(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        begun = asyncio.Event()
+
+        async def behave(reader, writer):
+            await reader.readexactly(100_000)
+            begun.set()
+            while await reader.read(65536):
+                pass
+
+        async def endless():
+            yield bytes(200_000)
+            await asyncio.Event().wait()
+
+        scripted.behave = behave
+        task = asyncio.create_task(Tus(wire).append(url + "/uploads/1", 0, endless(), 1 << 30, headers={}))
+        await asyncio.wait_for(begun.wait(), 5)
+        assert not scripted.ended.is_set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(scripted.ended.wait(), 5)
+
+
+async def test_a_patch_says_its_length_and_offset(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+
+        async def behave(reader, writer):
+            await reader.readexactly(2 * 65536)
+            await _answer(204, "Tus-Resumable: 1.0.0\r\nUpload-Offset: 131079\r\n")(reader, writer)
+
+        scripted.behave = behave
+        assert await Tus(wire).append(url + "/uploads/1", 7, _blocks(2), 131072, headers={"A": "b"}) == 131079
+        head = scripted.heads[0].lower()
+        assert head.startswith("patch /uploads/1 http/1.1\r\n")
+        assert "content-length: 131072\r\n" in head
+        assert "upload-offset: 7\r\n" in head
+        assert "transfer-encoding" not in head
+        assert "content-type: application/offset+octet-stream\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (409, OffsetConflict),
+        (460, OffsetConflict),
+        (413, PatchTooLarge),
+        (403, UploadLost),
+        (404, UploadLost),
+        (410, UploadLost),
+        (423, StoreBusy),
+        (401, SessionExpired),
+        (502, StoreUnreachable),
+    ],
+)
+async def test_a_patch_that_is_not_taken(certificates, status, error):
+    async with _serving(certificates) as (scripted, wire, url):
+
+        async def behave(reader, writer):
+            await reader.readexactly(65536)
+            await _answer(status, PROBLEM, "{}")(reader, writer)
+
+        scripted.behave = behave
+        with pytest.raises(error):
+            await Tus(wire).append(url + "/uploads/1", 0, _blocks(1), 65536, headers={})
+
+
+async def test_an_early_refusal_is_an_error_of_ours_whether_or_not_its_status_survives(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(413)  # and closes, with the body unread
+        with pytest.raises((PatchTooLarge, StoreUnreachable)):
+            await Tus(wire).append(url + "/uploads/1", 0, _blocks(1000), 65_536_000, headers={})
+
+
+async def test_what_fails_while_reading_the_spool_passes_through(certificates):
+    class OwnError(Exception):
+        pass
+
+    async def broken():
+        yield bytes(65536)
+        raise OwnError
+
+    async with _serving(certificates) as (scripted, wire, url):
+
+        async def behave(reader, writer):
+            while await reader.read(65536):
+                pass
+
+        scripted.behave = behave
+        with pytest.raises(OwnError):
+            await Tus(wire).append(url + "/uploads/1", 0, broken(), 1 << 20, headers={})
+        await asyncio.wait_for(scripted.ended.wait(), 5)
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Upload-Offset: -1\r\n", "Upload-Offset: 1e3\r\n", "Upload-Offset: " + "9" * 30 + "\r\n"]
+)
+async def test_an_offset_that_is_none(certificates, header):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(200, "Tus-Resumable: 1.0.0\r\n" + header)
+        with pytest.raises(StoreUnreachable, match="upload-offset"):
+            await Tus(wire).offset(url + "/uploads/1", headers={})
+
+
+async def test_a_head_without_tus_is_somebody_else(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(200, "Upload-Offset: 5\r\n")
+        with pytest.raises(StoreUnreachable, match="tus"):
+            await Tus(wire).offset(url + "/uploads/1", headers={})
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/uploads/a?b=c", "/uploads/a?b=c"),
+        ("a", "/uploads/a"),
+        ("https://127.0.0.1/files/a", "/files/a"),
+        ("http://127.0.0.1:80/files/a", "/files/a"),  # a proxy ended TLS: our own scheme and port are kept
+    ],
+)
+async def test_creation_keeps_the_path_alone(certificates, location, path):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(201, f"Tus-Resumable: 1.0.0\r\nLocation: {location}\r\n")
+        assert await Tus(wire).create(url + "/uploads/", 10, {"name": "é"}, headers={}) == path
+        assert "upload-metadata: name w6k=\r\n" in scripted.heads[0].lower().replace("W6k=", "w6k=")
+
+
+@pytest.mark.parametrize("location", ["https://elsewhere.example/a", "//elsewhere.example/a", "ftp://127.0.0.1/a"])
+async def test_an_upload_elsewhere_is_not_used(certificates, location):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(201, f"Tus-Resumable: 1.0.0\r\nLocation: {location}\r\n")
+        with pytest.raises(StoreUntrusted, match="outside"):
+            await Tus(wire).create(url + "/uploads", 10, {}, headers={})
+
+
+def test_an_authority_that_cannot_be_read_is_a_configuration_error(tmp_path):
+    bad = tmp_path / "ca.pem"
+    bad.write_text("not a certificate")
+    for path in (bad, tmp_path / "missing"):
+        with pytest.raises(ConfigError) as caught:
+            open_client(path, Timeouts())
+        assert "store.ca_file" in caught.value.problems[0]
