@@ -1,0 +1,279 @@
+"""The journal's inside, all in its one thread: the database, the custody tree, the mirror and the signed checkpoint.
+
+Stage, commit, mirror, checkpoint. Changes are staged in one transaction, each undone alone if it fails; the COMMIT
+makes them all true at once; then their custody lines are appended to the mirror and synced; only then is anybody told.
+If committing or mirroring fails, nobody can say what is durable: the ledger writes nothing more, and a restart
+reconciles.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from dockd.core import checkpoint as notes
+from dockd.core import merkle
+from dockd.core.sshsig import SigningKey
+from dockd.errors import JournalError, VerificationFailed
+from dockd.keep import custody_file, database, durable
+from dockd.keep.chain import Chain
+from dockd.keep.custody_file import Mirror
+from dockd.keep.queries import Queries
+from dockd.keep.transaction import Tx
+from dockd.model import Clock, StationId
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seams:
+    """The three writes that have to be durable, in their order. Fault tests put failing ones here."""
+
+    commit: Callable[[sqlite3.Connection], None] = _commit
+    mirror: Callable[[Path], Mirror] = Mirror
+    write_file: Callable[[Path, bytes], None] = durable.write_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[T]):
+    """What became of one change: its value, or the error that undid it."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+class Ledger:
+    """See the module. Not thread-safe: it belongs to the thread that opened it."""
+
+    def __init__(
+        self, directory: Path, *, station: StationId, clock: Clock, checkpoint_key: SigningKey, seams: Seams
+    ) -> None:
+        """Open or make the journal in `directory`, and make the mirror equal to it.
+
+        Raises JournalError where it is in use, belongs to another station, or contradicts its mirror or checkpoint.
+        """
+        self._station = station
+        self._clock = clock
+        self._key = checkpoint_key
+        self._seams = seams
+        self._failure: str | None = None
+        self.custody = directory / "custody"
+        for place in (directory, self.custody):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.chmod(0o700)
+        self._lock = database.lock(directory)
+        self._mirror: Mirror | None = None
+        self._connection: sqlite3.Connection | None = None
+        try:
+            self._connection = database.connect(directory / "journal.sqlite")
+            self._source = Queries(self._connection)
+            self.generation = self._claim(self._connection)
+            self.origin = f"dockd/{station}/{self.generation}"
+            self.signed_size = self._check_checkpoint()
+            self._mirror = seams.mirror(self.custody / "custody.jsonl")
+            custody_file.reconcile(self._mirror, self._source, mirrored=int(self._source.get("mirrored") or 0))
+            self._chain = Chain(self._connection)
+            self._publish_keys()
+            durable.fsync_directory(self.custody)
+            durable.fsync_directory(directory)
+        except BaseException:
+            self.close()
+            raise
+        self.durable_size = self._chain.size
+
+    # --- changing
+
+    def commit(self, changes: Sequence[Callable[[Tx], Any]]) -> list[Outcome[Any]]:
+        """Make changes, each on top of those before it; on return, those without an error are durable in both.
+
+        A change that raises is undone alone. JournalError for all where the journal or its mirror failed: then some,
+        all or none may turn out to have happened, once the journal is opened again.
+        """
+        if self._failure is not None:
+            return [self._refusal() for _ in changes]
+        try:
+            return self._commit(changes)
+        except (sqlite3.Error, OSError, JournalError) as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            _log.critical("journal_failed", error=self._failure)
+            self._rollback()
+            return [self._refusal(error) for _ in changes]
+
+    def _commit(self, changes: Sequence[Callable[[Tx], Any]]) -> list[Outcome[Any]]:
+        connection, mirror = self._opened()
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes = [self._stage(change) for change in changes]
+        if self._chain.staged:
+            # So that the next opening knows which mirror lines were durable before this transaction.
+            connection.execute(
+                "INSERT INTO setting VALUES ('mirrored', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (str(self.durable_size),),
+            )
+        # The commit point: from here on the changes are true, whatever happens to the mirror.
+        self._seams.commit(connection)
+        if self._chain.staged:
+            mirror.append(self._chain.staged)
+            self._chain.staged.clear()
+            self.durable_size = self._chain.size
+        return outcomes
+
+    def _stage(self, change: Callable[[Tx], Any]) -> Outcome[Any]:
+        connection, _ = self._opened()
+        staged = len(self._chain.staged)
+        tx = Tx(connection, chain=self._chain, clock=self._clock, station=self._station, writable=True)
+        connection.execute("SAVEPOINT change")
+        try:
+            value = change(tx)
+        except BaseException as error:  # noqa: BLE001  it belongs to whoever asked for the change
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise  # the disk, not the change
+            connection.execute("ROLLBACK TO change")
+            self._chain.reload(staged)
+            return Outcome(error=_presentable(error))
+        finally:
+            tx.end()
+            if connection.in_transaction:
+                connection.execute("RELEASE change")
+        return Outcome(value=value)
+
+    # --- asking
+
+    def ask(self, query: Callable[[Tx], T]) -> Outcome[T]:
+        """Run a query on one consistent state of the journal. Its error is in the outcome."""
+        connection, _ = self._opened()
+        tx = Tx(connection, chain=self._chain, clock=self._clock, station=self._station, writable=False)
+        try:
+            return Outcome(value=query(tx))
+        except BaseException as error:  # noqa: BLE001  it belongs to whoever asked
+            return Outcome(error=_presentable(error))
+
+    # --- signing
+
+    def checkpoint(self) -> bytes:
+        """Sign the log as it stands and write the note. Raises JournalError; the log is as good without it."""
+        if self._failure is not None:
+            raise JournalError(self._refusal_text())
+        head = notes.Checkpoint(origin=self.origin, size=self._chain.size, root=self._chain.root())
+        note = notes.sign(head, self._key)
+        try:
+            self._seams.write_file(self.custody / "checkpoint", note)
+        except OSError as error:
+            raise JournalError(f"cannot write {self.custody / 'checkpoint'}: {error}") from error
+        self.signed_size = head.size
+        return note
+
+    def is_signed(self) -> bool:
+        """Whether there is nothing to sign: the checkpoint on disk covers all, or the ledger failed and signs no more."""
+        if self._failure is not None:
+            return True
+        return self.signed_size == self.durable_size and (self.custody / "checkpoint").exists()
+
+    def close(self) -> None:
+        """Close everything; the lock goes last. Idempotent. Nothing durable is lost if it never comes to this."""
+        if self._connection is not None:
+            try:
+                self._connection.close()
+            except sqlite3.Error as error:
+                _log.error("journal_close_failed", error=str(error))  # noqa: TRY400  one line is enough
+            self._connection = None
+        if self._mirror is not None:
+            self._mirror.close()
+            self._mirror = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # --- how
+
+    def _opened(self) -> tuple[sqlite3.Connection, Mirror]:
+        if self._connection is None or self._mirror is None:
+            raise JournalError("the journal is closed")
+        return self._connection, self._mirror
+
+    def _claim(self, connection: sqlite3.Connection) -> int:
+        """Write into a new journal whose it is; check an old one. Returns the log's generation."""
+        connection.execute("BEGIN IMMEDIATE")
+        for key, value in (("station", self._station), ("generation", "1")):
+            connection.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value))
+        connection.execute("COMMIT")
+        owner = self._source.get("station")
+        if owner != self._station:
+            raise JournalError(f"the journal belongs to station {owner}, the configuration says {self._station}")
+        return int(self._source.get("generation") or 1)
+
+    def _check_checkpoint(self) -> int:
+        """Compare the journal with the newest checkpoint on disk; returns the checkpoint's size."""
+        path = self.custody / "checkpoint"
+        try:
+            note = path.read_bytes()
+        except FileNotFoundError:
+            return 0
+        try:
+            signed = notes.parse_and_verify(note, self.origin, self._key.public)
+        except VerificationFailed as error:
+            raise JournalError(
+                f"{path} is not signed by this station's checkpoint key for {self.origin}: {error}"
+            ) from error
+        size = self._source.size
+        if signed.size > size:
+            raise JournalError(
+                f"{path} was signed over {signed.size} entries, the journal has {size}: it was rolled back (restored"
+                " from a backup, perhaps); keep everything as it is, erase no camera, and let the evidence side look"
+            )
+        if merkle.root_at(self._source, signed.size) != signed.root:
+            raise JournalError(
+                f"{path} was signed over other entries than the journal has: one of the two was edited; keep everything"
+                " as it is, erase no camera, and let the evidence side look"
+            )
+        return signed.size
+
+    def _publish_keys(self) -> None:
+        """What an outsider needs to check the checkpoint: the verifier key, and the same for openssl."""
+        public = self._key.public
+        for name, content in (
+            ("checkpoint.vkey", notes.vkey(self.origin, public)),
+            ("checkpoint.pem", notes.public_pem(public)),
+        ):
+            path = self.custody / name
+            wanted = content if isinstance(content, bytes) else f"{content.rstrip()}\n".encode()
+            if not path.exists() or path.read_bytes() != wanted:
+                self._seams.write_file(path, wanted)
+
+    def _rollback(self) -> None:
+        connection, _ = self._opened()
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                _log.error("journal_rollback_failed", error=str(error))  # noqa: TRY400  one line is enough
+
+    def _refusal(self, cause: BaseException | None = None) -> Outcome[Any]:
+        error = JournalError(self._refusal_text())
+        error.__cause__ = cause
+        return Outcome(error=error)
+
+    def _refusal_text(self) -> str:
+        return f"the journal failed and takes no more changes until dockd is started again: {self._failure}"
+
+
+def _presentable(error: BaseException) -> BaseException:
+    """An error as a future can carry it to the one who asked."""
+    if isinstance(error, StopIteration):  # a future refuses it
+        wrapped: BaseException = RuntimeError("StopIteration in a journal function")
+    elif isinstance(error, sqlite3.Error):
+        wrapped = JournalError(f"the journal does not allow it: {error}")
+    else:
+        return error
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,268 @@
+"""What the journal can be asked. Every pick that a running station repeats is an index search, whatever the journal holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from dockd.core.lifecycle import AcquisitionState
+from dockd.errors import JournalError
+from dockd.keep.records import Counts, DockingRecord, acquisition_of, counts_of, docking_of, noted_of
+from dockd.model import (
+    Acquisition,
+    AcquisitionId,
+    Category,
+    Digest,
+    DockingId,
+    Epoch,
+    ListedFile,
+    SignedBytes,
+    StoreId,
+)
+
+_SENDABLE = "state IN ('spooled', 'uploading')"
+
+
+class Queries:
+    """Reads within one transaction. A core.merkle.NodeSource of the custody tree, too."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    # --- custody
+
+    @property
+    def size(self) -> int:
+        """The number of custody entries."""
+        row = self._one("SELECT max(seq) + 1 FROM entry")
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def line(self, seq: int) -> bytes:
+        """One custody line, without its LF. Raises JournalError where there is none."""
+        row = self._one("SELECT line FROM entry WHERE seq = ?", seq)
+        if row is None:
+            raise JournalError(f"the journal has no custody entry {seq}")
+        return bytes(row[0])
+
+    def lines(self, first: int, count: int) -> list[bytes]:
+        """Up to `count` custody lines from entry `first` on."""
+        return [row[0] for row in self._all("SELECT line FROM entry WHERE seq >= ? ORDER BY seq LIMIT ?", first, count)]
+
+    def node(self, level: int, index: int) -> bytes:
+        """A complete node of the custody tree. Raises JournalError where there is none."""
+        row = self._one("SELECT hash FROM node WHERE level = ? AND position = ?", level, index)
+        if row is None:
+            raise JournalError(f"the custody tree has no node {index} on level {level}")
+        return bytes(row[0])
+
+    def get(self, key: str) -> str | None:
+        """A small setting."""
+        row = self._one("SELECT value FROM setting WHERE key = ?", key)
+        return None if row is None else str(row[0])
+
+    # --- dockings
+
+    def docking(self, docking: DockingId) -> DockingRecord | None:
+        """A docking."""
+        row = self._one("SELECT * FROM docking WHERE docking = ?", docking)
+        return None if row is None else docking_of(row)
+
+    def docking_of_epoch(self, epoch: Epoch) -> DockingRecord | None:
+        """The docking with this epoch."""
+        row = self._one("SELECT * FROM docking WHERE epoch = ?", epoch)
+        return None if row is None else docking_of(row)
+
+    def open_dockings(self) -> list[DockingRecord]:
+        """The dockings that have not ended, oldest first."""
+        return [docking_of(row) for row in self._all("SELECT * FROM docking WHERE state <> 'ended' ORDER BY epoch")]
+
+    def noted_files(self, docking: DockingId, *, limit: int = -1, after: bytes = b"") -> list[ListedFile]:
+        """What the listing found that is no acquisition, by path, from the first path beyond `after` on."""
+        rows = self._all(
+            "SELECT * FROM noted_file WHERE docking = ? AND path > ? ORDER BY path LIMIT ?", docking, after, limit
+        )
+        return [noted_of(row) for row in rows]
+
+    def count_noted(self, docking: DockingId) -> int:
+        """How many files `noted_files` would give."""
+        row = self._one("SELECT count(*) FROM noted_file WHERE docking = ?", docking)
+        return 0 if row is None else int(row[0])
+
+    def counts(self, docking: DockingId) -> Counts:
+        """The docking's clips by state, with their bytes on the camera."""
+        return counts_of(self._all("SELECT state, held, clips, size_bytes FROM tally WHERE docking = ?", docking))
+
+    # --- acquisitions
+
+    def acquisition(self, acquisition: AcquisitionId) -> Acquisition | None:
+        """An acquisition."""
+        row = self._one("SELECT * FROM acquisition WHERE acquisition = ?", acquisition)
+        return None if row is None else acquisition_of(row)
+
+    def acquisitions(
+        self,
+        *,
+        state: AcquisitionState | None = None,
+        docking: DockingId | None = None,
+        serial: str | None = None,
+        limit: int | None = None,
+        after: AcquisitionId | None = None,
+    ) -> list[Acquisition]:
+        """Acquisitions in the order in which they were found, from the first beyond `after` on."""
+        wanted = {
+            "state = ?": None if state is None else AcquisitionState(state).value,
+            "docking = ?": docking,
+            "serial = ?": serial,
+            "acquisition > ?": after,
+        }
+        chosen = {term: value for term, value in wanted.items() if value is not None}
+        where = f" WHERE {' AND '.join(chosen)}" if chosen else ""
+        return self._acquisitions(
+            f"SELECT * FROM acquisition{where} ORDER BY acquisition LIMIT ?",  # noqa: S608  terms from above
+            *chosen.values(),
+            -1 if limit is None else limit,
+        )
+
+    def find_clip(self, serial: str, volume_id: str, path: bytes, size_bytes: int, mtime_ns: int) -> Acquisition | None:
+        """The newest acquisition of this very clip that is neither erased nor contested."""
+        row = self._one(
+            "SELECT * FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ? AND size_bytes = ?"
+            " AND mtime_ns = ? AND state <> 'erased' AND contested = 0 ORDER BY acquisition DESC LIMIT 1",
+            serial,
+            volume_id,
+            path,
+            size_bytes,
+            str(mtime_ns),
+        )
+        return None if row is None else acquisition_of(row)
+
+    def find_path(self, serial: str, volume_id: str, path: bytes) -> list[Acquisition]:
+        """The acquisitions of this path that were not read (found, acquiring, departed), oldest first."""
+        return self._acquisitions(
+            "SELECT * FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ?"
+            " AND state IN ('found', 'acquiring', 'departed') ORDER BY acquisition",
+            serial,
+            volume_id,
+            path,
+        )
+
+    def next_in(self, docking: DockingId, state: AcquisitionState, *, limit: int = 1) -> list[Acquisition]:
+        """The docking's next acquisitions in this state: evidence first, then by path."""
+        return self._acquisitions(
+            "SELECT * FROM acquisition WHERE docking = ? AND state = ? ORDER BY category, path, acquisition LIMIT ?",
+            docking,
+            AcquisitionState(state).value,
+            limit,
+        )
+
+    def next_to_reread(self, docking: DockingId, *, limit: int = 1) -> list[Acquisition]:
+        """Those that were read but have no second read within this docking: evidence first, then by path."""
+        return self._acquisitions(
+            "SELECT * FROM acquisition WHERE docking = ? AND state IN ('spooled', 'uploading', 'stored')"
+            " AND reread_docking IS NOT docking AND contested = 0 ORDER BY category, path, acquisition LIMIT ?",
+            docking,
+            limit,
+        )
+
+    def next_to_erase(self, docking: DockingId, *, limit: int = 1) -> list[Acquisition]:
+        """Those for which only the holding statement and the warrant are missing: evidence first, then by path.
+
+        A pick, not a permission: that is core.warrant's alone.
+        """
+        return self._acquisitions(
+            "SELECT * FROM acquisition WHERE docking = ? AND state = 'stored' AND reread_docking = docking"
+            " AND contested = 0 AND (verdict = 'intact' OR released_by IS NOT NULL)"
+            " ORDER BY category, path, acquisition LIMIT ?",
+            docking,
+            limit,
+        )
+
+    def uplink_candidates(self, limit: int) -> list[Acquisition]:
+        """What to send next: evidence first, then what frees a bay soonest, then oldest.
+
+        A bay is freed the sooner, the fewer bytes of its open docking are still to be read or confirmed.
+        """
+        dockings = self._dockings_by_outstanding()
+        found: list[Acquisition] = []
+        for category in (Category.EVIDENCE, Category.NONE):
+            for docking in dockings:
+                found += self._acquisitions(
+                    f"SELECT * FROM acquisition WHERE docking = ? AND category = ? AND {_SENDABLE}"  # noqa: S608  constant
+                    " ORDER BY found_at_us, acquisition LIMIT ?",
+                    docking,
+                    category.value,
+                    limit - len(found),
+                )
+            # By now either nothing more is wanted, or the open dockings have fewer of this category than `limit`:
+            # this search passes over no more than those.
+            found += self._acquisitions(
+                f"SELECT * FROM acquisition WHERE category = ? AND {_SENDABLE}"  # noqa: S608  constants, and question marks
+                f" AND docking NOT IN ({', '.join('?' * len(dockings))})"
+                " ORDER BY found_at_us, acquisition LIMIT ?",
+                category.value,
+                *dockings,
+                limit - len(found),
+            )
+        return found
+
+    def held(self, *, limit: int) -> list[Acquisition]:
+        """Stored ones that wait for an operator's release, oldest first."""
+        return self._acquisitions("SELECT * FROM acquisition WHERE held = 1 ORDER BY acquisition LIMIT ?", limit)
+
+    def sendable(self) -> tuple[int, int]:
+        """How many acquisitions wait for the store's confirmation, and their sealed bytes."""
+        row = self._one(
+            f"SELECT count(*), coalesce(sum(sealed_size_bytes), 0) FROM acquisition WHERE {_SENDABLE}"  # noqa: S608  constant
+        )
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+    def manifest(self, acquisition: AcquisitionId) -> SignedBytes:
+        """The signed manifest's exact bytes. Raises JournalError where there is none."""
+        row = self._one("SELECT payload, signature FROM manifest WHERE acquisition = ?", acquisition)
+        if row is None:
+            raise JournalError(f"the journal has no manifest of acquisition {acquisition}")
+        return SignedBytes(payload=row["payload"], signature=row["signature"])
+
+    def manifest_nonce(self, acquisition: AcquisitionId) -> bytes:
+        """The 32 random bytes of the manifest. Raises JournalError where there is none."""
+        row = self._one("SELECT nonce FROM manifest WHERE acquisition = ?", acquisition)
+        if row is None:
+            raise JournalError(f"the journal has no manifest of acquisition {acquisition}")
+        return bytes(row["nonce"])
+
+    def receipt(self, acquisition: AcquisitionId, store: StoreId) -> SignedBytes | None:
+        """The store's receipt for an acquisition."""
+        row = self._one(
+            "SELECT payload, signature FROM receipt WHERE acquisition = ? AND store = ?", acquisition, store
+        )
+        return None if row is None else SignedBytes(payload=row["payload"], signature=row["signature"])
+
+    def last_receipt(self, store: StoreId) -> tuple[SignedBytes, AcquisitionId] | None:
+        """The store's receipt with the highest receipt_seq, and its acquisition."""
+        row = self._one("SELECT * FROM receipt WHERE store = ? ORDER BY receipt_seq DESC LIMIT 1", store)
+        if row is None:
+            return None
+        return SignedBytes(payload=row["payload"], signature=row["signature"]), AcquisitionId(row["acquisition"])
+
+    def last_receipt_digest(self, store: StoreId) -> tuple[int, Digest] | None:
+        """The highest receipt_seq of a store and the digest of that receipt."""
+        row = self._one("SELECT * FROM receipt WHERE store = ? ORDER BY receipt_seq DESC LIMIT 1", store)
+        return None if row is None else (int(row["receipt_seq"]), Digest(row["digest"]))
+
+    def _acquisitions(self, sql: str, *values: object) -> list[Acquisition]:
+        return [acquisition_of(row) for row in self._connection.execute(sql, values)]
+
+    def _dockings_by_outstanding(self) -> list[DockingId]:
+        rows: Iterable[sqlite3.Row] = self._all(
+            "SELECT docking, (SELECT coalesce(sum(size_bytes), 0) FROM tally WHERE tally.docking = docking.docking"
+            " AND tally.state IN ('found', 'acquiring', 'spooled', 'uploading')) AS outstanding_bytes"
+            " FROM docking WHERE state <> 'ended' ORDER BY outstanding_bytes, epoch"
+        )
+        return [DockingId(row["docking"]) for row in rows]

@@ -1,0 +1,275 @@
+"""The changes that a journal transaction can make. Each that means something writes its custody entry with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from dockd.core.canonical import encode_path
+from dockd.core.lifecycle import (
+    ACQUISITION,
+    DOCKING,
+    AcquisitionEvent,
+    AcquisitionState,
+    DockingEvent,
+    DockingState,
+    following,
+)
+from dockd.errors import IllegalTransition
+from dockd.keep.chain import Chain
+from dockd.keep.queries import Queries
+from dockd.keep.records import DockingRecord, acquisition_columns, docking_columns, noted_columns
+from dockd.model import (
+    Acquisition,
+    AcquisitionId,
+    BayNumber,
+    CameraIdentity,
+    Clock,
+    Digest,
+    DockingId,
+    Epoch,
+    ListedFile,
+    SignedBytes,
+    StationId,
+    StoreId,
+)
+
+_NO_DETAILS: Mapping[str, Any] = {}
+
+
+class Tx(Queries):
+    """One transaction of the journal, alive only while the function it was handed to runs.
+
+    Whatever raises in that function, all of its changes are undone, and the error passes to the caller of `write`.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, chain: Chain, clock: Clock, station: StationId, writable: bool
+    ) -> None:
+        super().__init__(connection)
+        self._chain = chain
+        self._clock = clock
+        self._station = station
+        self._writable = writable
+
+    def end(self) -> None:
+        """Called when the function returned: a Tx that leaked out of it writes nothing."""
+        self._writable = False
+
+    # --- custody
+
+    def record(
+        self,
+        event: str,
+        *,
+        bay: BayNumber | None = None,
+        docking: DockingId | None = None,
+        acquisition: AcquisitionId | None = None,
+        camera: str | None = None,
+        details: Mapping[str, Any],
+    ) -> int:
+        """Write a custody entry; returns its number. Raises ValueError for what an entry cannot say, or its size cap."""
+        self._check_writable()
+        return self._chain.append(
+            at=self._clock.now(),
+            event=event,
+            station=self._station,
+            bay=bay,
+            docking=docking,
+            acquisition=acquisition,
+            camera=camera,
+            details=dict(details),
+        )
+
+    def next_seq(self) -> int:
+        """The number that the next entry will have, provided that this transaction writes it."""
+        return self._chain.size
+
+    def put(self, key: str, value: str) -> None:
+        """Set a small setting."""
+        self._check_writable()
+        self._connection.execute(
+            "INSERT INTO setting VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    # --- dockings
+
+    def next_epoch(self) -> Epoch:
+        """A new epoch: higher than any that this journal ever gave out."""
+        epoch = Epoch(int(self.get("epoch") or 0) + 1)
+        self.put("epoch", str(epoch))
+        return epoch
+
+    def begin_docking(
+        self,
+        docking: DockingId,
+        epoch: Epoch,
+        bay: BayNumber,
+        device: str,
+        camera: CameraIdentity | None,
+        event: DockingEvent,
+        details: Mapping[str, Any] = _NO_DETAILS,
+    ) -> DockingRecord:
+        """Begin a docking, admitted or refused."""
+        record = DockingRecord(
+            docking=docking,
+            epoch=epoch,
+            bay=bay,
+            device=device,
+            state=following(DOCKING, None, event),
+            begun_at=self._clock.now(),
+            camera=camera,
+        )
+        self._insert("docking", docking_columns(record))
+        known = {} if camera is None else dataclasses.asdict(camera)
+        known.pop("serial", None)  # the entry's own "camera"
+        # A folder's name need not be text: percent-encoded it always is.
+        known |= {"epoch": int(epoch), "device": encode_path(os.fsencode(device))}
+        self._record_docking(record, event, known | dict(details))
+        return record
+
+    def advance_docking(
+        self, docking: DockingId, event: DockingEvent, details: Mapping[str, Any] = _NO_DETAILS
+    ) -> DockingRecord:
+        """Move a docking on. Raises IllegalTransition, changing nothing, where its state does not allow the event."""
+        before = self.docking(docking)
+        if before is None:
+            raise IllegalTransition(f"no docking {docking}")
+        after = dataclasses.replace(before, state=following(DOCKING, before.state, event))
+        self._check_writable()
+        self._connection.execute("UPDATE docking SET state = ? WHERE docking = ?", (after.state.value, docking))
+        self._record_docking(after, event, details)
+        return after
+
+    def note_file(self, docking: DockingId, listed: ListedFile) -> None:
+        """Remember a file of the listing that is no acquisition. Again for the same path: replaces."""
+        self._insert("noted_file", noted_columns(docking, listed), replace=True)
+
+    def clear_files(self, docking: DockingId) -> None:
+        """Forget the docking's noted files, before a new listing."""
+        self._check_writable()
+        self._connection.execute("DELETE FROM noted_file WHERE docking = ?", (docking,))
+
+    # --- acquisitions
+
+    def add_acquisition(self, acquisition: Acquisition, details: Mapping[str, Any] = _NO_DETAILS) -> Acquisition:
+        """Add a clip that was found on a camera; the entry says where, how long and from when it is."""
+        if acquisition.state != AcquisitionState.FOUND:
+            raise IllegalTransition(f"an acquisition begins as found, not as {acquisition.state}")
+        self._insert("acquisition", acquisition_columns(acquisition))
+        known = {
+            "path": encode_path(acquisition.file.path),
+            "size_bytes": acquisition.file.size_bytes,
+            "mtime_ns": str(acquisition.file.mtime_ns),  # beyond 2^53: as text
+            "category": acquisition.category.value,
+            "volume_id": acquisition.camera.volume_id,
+        }
+        self._record_acquisition(acquisition, "found", known | dict(details))
+        return acquisition
+
+    def advance(
+        self,
+        acquisition: AcquisitionId,
+        event: AcquisitionEvent,
+        *,
+        details: Mapping[str, Any] = _NO_DETAILS,
+        **changes: Any,
+    ) -> Acquisition:
+        """Move an acquisition on and set columns, by their names in model.Acquisition; returns the new record.
+
+        Raises IllegalTransition, changing nothing, where its state does not allow the event; TypeError for an
+        unknown column.
+        """
+        before = self.acquisition(acquisition)
+        if before is None:
+            raise IllegalTransition(f"no acquisition {acquisition}")
+        if not changes.keys().isdisjoint(_FIXED):
+            raise TypeError(f"these follow from the event or never change: {sorted(changes.keys() & _FIXED)}")
+        state = following(ACQUISITION, AcquisitionState(before.state), event)
+        after = dataclasses.replace(before, state=state, **changes)
+        self._update_acquisition(before, after)
+        self._record_acquisition(after, event.value, details)
+        return after
+
+    def put_manifest(self, acquisition: AcquisitionId, manifest: SignedBytes, nonce: bytes) -> None:
+        """Keep a signed manifest's exact bytes. A second one for the same acquisition is refused."""
+        self._insert(
+            "manifest",
+            {
+                "acquisition": acquisition,
+                "payload": manifest.payload,
+                "signature": manifest.signature,
+                "nonce": nonce,
+            },
+        )
+
+    def put_receipt(
+        self, acquisition: AcquisitionId, store: StoreId, receipt: SignedBytes, receipt_seq: int, digest: Digest
+    ) -> None:
+        """Keep a verified receipt. The same bytes again change nothing; other ones are refused with IllegalTransition."""
+        kept = self.receipt(acquisition, store)
+        if kept is not None:
+            if kept.payload != receipt.payload:
+                raise IllegalTransition(f"acquisition {acquisition} has another receipt of store {store} already")
+            return
+        self._insert(
+            "receipt",
+            {
+                "store": store,
+                "receipt_seq": receipt_seq,
+                "acquisition": acquisition,
+                "payload": receipt.payload,
+                "signature": receipt.signature,
+                "digest": digest,
+            },
+        )
+
+    # --- how
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise RuntimeError("this transaction only reads, or is over")
+
+    def _insert(self, table: str, columns: Mapping[str, Any], *, replace: bool = False) -> None:
+        self._check_writable()
+        verb = "REPLACE" if replace else "INSERT"
+        self._connection.execute(
+            f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+            tuple(columns.values()),
+        )
+
+    def _update_acquisition(self, before: Acquisition, after: Acquisition) -> None:
+        self._check_writable()
+        old = acquisition_columns(before)
+        # Only what differs: an index that has none of these columns is left alone.
+        columns = {name: value for name, value in acquisition_columns(after).items() if value != old[name]}
+        if columns:
+            self._connection.execute(
+                f"UPDATE acquisition SET {', '.join(f'{name} = ?' for name in columns)} WHERE acquisition = ?",  # noqa: S608  names from records.py
+                (*columns.values(), after.acquisition),
+            )
+
+    def _record_acquisition(self, record: Acquisition, event: str, details: Mapping[str, Any]) -> None:
+        self.record(
+            f"acquisition.{event}",
+            bay=record.bay,
+            docking=record.docking,
+            acquisition=record.acquisition,
+            camera=record.camera.serial,
+            details=details,
+        )
+
+    def _record_docking(self, record: DockingRecord, event: DockingEvent, details: Mapping[str, Any]) -> None:
+        self.record(
+            f"docking.{event.value}",
+            bay=record.bay,
+            docking=record.docking,
+            camera=None if record.camera is None else record.camera.serial,
+            details=details,
+        )
+
+
+_FIXED = frozenset({"acquisition", "state", "camera", "found_at"})
