@@ -49,7 +49,9 @@ class _Attempts:
 
     track: Track = field(default_factory=Track)
     pause: Pause = field(default_factory=Pause)
+    rate: Progress = field(default_factory=Progress)
     counted_bytes: int | None = None  # of `track.sent_bytes`, those that the rate knows; None before the first answer
+    moved_bytes: int = 0  # sent in this life, for the rate
     probe: bool = False  # this attempt is the open circuit's probe
 
 
@@ -108,7 +110,7 @@ class Uplink:
         self._witnessed = 0
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
         self._rate = Progress()
-        self._sent_bytes = 0  # in this life, for the rate
+        self._moved_bytes = 0  # in this life, for the rate
 
     # --- for others
 
@@ -150,9 +152,13 @@ class Uplink:
         attempts = self._attempts.get(acquisition)
         return 0 if attempts is None else attempts.track.sent_bytes
 
-    def rate(self) -> int:
-        """Bytes a second over all uploads, over the last seconds."""
-        return self._rate.rate_bytes_s(self._clock.monotonic_s())
+    def rate(self, acquisition: AcquisitionId | None = None) -> int:
+        """Bytes a second of one upload, or of all, over the last seconds."""
+        now_s = self._clock.monotonic_s()
+        if acquisition is None:
+            return self._rate.rate_bytes_s(now_s)
+        attempts = self._attempts.get(acquisition)
+        return 0 if attempts is None else attempts.rate.rate_bytes_s(now_s)
 
     @property
     def witnessed(self) -> int:
@@ -299,9 +305,12 @@ class Uplink:
 
     def _note_progress(self, acquisition: AcquisitionId, track: Track) -> None:
         attempts = self._attempts[acquisition]
-        if attempts.counted_bytes is not None:
-            self._sent_bytes += max(0, track.sent_bytes - attempts.counted_bytes)
-            self._rate.report(_ALL, _PHASE, self._sent_bytes, self._clock.monotonic_s())
+        if attempts.counted_bytes is not None:  # what was there before this life's first answer was not sent now
+            sent_bytes, now_s = max(0, track.sent_bytes - attempts.counted_bytes), self._clock.monotonic_s()
+            self._moved_bytes += sent_bytes
+            attempts.moved_bytes += sent_bytes
+            self._rate.report(_ALL, _PHASE, self._moved_bytes, now_s)
+            attempts.rate.report(acquisition, _PHASE, attempts.moved_bytes, now_s)
         attempts.counted_bytes = track.sent_bytes
 
     # --- the witness
