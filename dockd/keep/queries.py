@@ -11,6 +11,7 @@ from dockd.keep.records import Counts, DockingRecord, acquisition_of, counts_of,
 from dockd.model import (
     Acquisition,
     AcquisitionId,
+    CameraIdentity,
     Category,
     Digest,
     DockingId,
@@ -152,6 +153,16 @@ class Queries:
             volume_id,
             path,
         )
+
+    def count_contested(self, camera: CameraIdentity, path: bytes) -> int:
+        """How many acquisitions of this path a second read has disagreed with, whatever became of them."""
+        row = self._one(
+            "SELECT count(*) FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ? AND contested = 1",
+            camera.serial,
+            camera.volume_id,
+            path,
+        )
+        return 0 if row is None else int(row[0])
 
     def next_in(self, docking: DockingId, state: AcquisitionState, *, limit: int = 1) -> list[Acquisition]:
         """The docking's next acquisitions in this state: evidence first, then by path."""

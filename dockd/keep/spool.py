@@ -1,0 +1,203 @@
+"""The spool: sealed clips on the dock's disk, until their store policy is satisfied.
+
+    <directory>/incoming/<docking>/<acquisition>.part, .age    a reader's own corner, gone with its docking
+    <directory>/<acquisition>.age                              finished: whole, durable, adopted
+    <directory>/<acquisition>.manifest.json, .manifest.json.sig
+
+All functions block; callers on the event loop go through a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from dockd.keep.durable import fsync_directory, is_temporary, write_file
+from dockd.model import AcquisitionId, DockingId, SignedBytes
+
+_log = structlog.get_logger()
+
+_SEALED = ".age"
+_MANIFEST = ".manifest.json"
+_SIGNATURE = ".manifest.json.sig"
+_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # an id as a file name: nothing else may become one
+_OURS = re.compile(rf"({_NAME.pattern})(?:\.age|\.manifest\.json(?:\.sig)?)")
+
+
+class Spool:
+    """One spool directory. Any number of threads may use it: what they share is the file system alone."""
+
+    def __init__(self, directory: Path, *, reserve_bytes: int, max_bytes: int) -> None:
+        """Make the directory if it is missing. `reserve_bytes` of the disk stay free; `max_bytes` 0 sets no limit."""
+        self._directory = directory
+        self._incoming = directory / "incoming"
+        self._reserve_bytes = reserve_bytes
+        self._max_bytes = max_bytes
+        for place in (directory, self._incoming):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.chmod(0o700)
+        fsync_directory(directory)
+
+    @property
+    def directory(self) -> Path:
+        """Where it is."""
+        return self._directory
+
+    # --- a docking's corner
+
+    def open_incoming(self, docking: DockingId) -> int:
+        """Make the docking's own directory and return a descriptor of it, which is the caller's to close."""
+        place = self._incoming / _name(docking)
+        place.mkdir(mode=0o700, exist_ok=True)
+        return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def drop_incoming(self, docking: DockingId) -> None:
+        """Throw away what the docking's reader left unadopted. Idempotent.
+
+        A reader that wakes up later finds its directory gone, and can make no file in it any more.
+        """
+        self._drop(self._incoming / _name(docking))
+
+    def adopt(self, docking: DockingId, acquisition: AcquisitionId) -> None:
+        """Move a finished sealed file out of its docking's corner; on return its name is durable. Idempotent.
+
+        Raises FileNotFoundError where it is neither there nor here.
+        """
+        name = _name(acquisition) + _SEALED
+        corner = self._incoming / _name(docking)
+        try:
+            (corner / name).rename(self._directory / name)
+        except FileNotFoundError:
+            if not _is_file(self._directory / name):
+                raise
+        fsync_directory(self._directory)
+        with contextlib.suppress(FileNotFoundError):  # the corner was dropped after an earlier adoption
+            fsync_directory(corner)
+
+    # --- finished clips
+
+    def path(self, acquisition: AcquisitionId) -> Path:
+        """Where the sealed file of an acquisition is once it was adopted."""
+        return self._directory / (_name(acquisition) + _SEALED)
+
+    def put_manifest(self, acquisition: AcquisitionId, manifest: SignedBytes) -> None:
+        """Lay the signed manifest beside its sealed file, durably. Idempotent."""
+        name = _name(acquisition)
+        write_file(self._directory / (name + _MANIFEST), manifest.payload)
+        write_file(self._directory / (name + _SIGNATURE), manifest.signature.encode())
+
+    def check(self, acquisition: AcquisitionId, size_bytes: int) -> bool:
+        """Whether the sealed file is there, a regular file of exactly this length."""
+        try:
+            status = self.path(acquisition).lstat()
+        except FileNotFoundError:
+            return False
+        return _is_file(self.path(acquisition)) and status.st_size == size_bytes
+
+    def discard(self, acquisition: AcquisitionId) -> None:
+        """Remove an acquisition's files. Idempotent; durable on return."""
+        name = _name(acquisition)
+        for suffix in (_SEALED, _MANIFEST, _SIGNATURE):
+            (self._directory / (name + suffix)).unlink(missing_ok=True)
+        fsync_directory(self._directory)
+
+    def present(self) -> list[AcquisitionId]:
+        """The acquisitions whose sealed file is here, oldest first."""
+        names = (entry.name for entry in _files(self._directory))
+        return sorted(
+            AcquisitionId(name.removesuffix(_SEALED))
+            for name in names
+            if name.endswith(_SEALED) and _NAME.fullmatch(name.removesuffix(_SEALED))
+        )
+
+    # --- room
+
+    def usage(self) -> tuple[int, int]:
+        """The number of finished sealed files, and the bytes of all files of the spool, unfinished ones included."""
+        count, size_bytes = 0, 0
+        for place in (self._directory, *_directories(self._incoming)):
+            for entry in _files(place):
+                with contextlib.suppress(FileNotFoundError):  # it went while we looked
+                    size_bytes += entry.stat(follow_symlinks=False).st_size
+                    count += place == self._directory and entry.name.endswith(_SEALED)
+        return count, size_bytes
+
+    def free_bytes(self) -> int:
+        """How many bytes new sealed clips may still take: within the disk less its reserve, and within the limit."""
+        disk = os.statvfs(self._directory)
+        free = disk.f_bavail * disk.f_frsize - self._reserve_bytes
+        if self._max_bytes:
+            free = min(free, self._max_bytes - self.usage()[1])
+        return max(free, 0)
+
+    def room_for(self, size_bytes: int) -> bool:
+        """Whether a file of this size fits now. No promise: writing it may still find the disk full."""
+        return size_bytes <= self.free_bytes()
+
+    # --- at start
+
+    def sweep(self, keep: Callable[[AcquisitionId], bool]) -> list[str]:
+        """Remove what no run owns any more; returns the names of what went. Only while no reader runs.
+
+        That is every corner of a docking, every half-made file, and the files of each acquisition that `keep` denies:
+        sealed, but not journalled, so read again. Anything else is left alone, and a warning names it.
+        """
+        gone = []
+        for corner in _directories(self._incoming):
+            gone += [f"incoming/{corner.name}/{entry.name}" for entry in _files(corner)]
+            self._drop(corner)
+        for entry in _files(self._directory):
+            ours = _OURS.fullmatch(entry.name)
+            if is_temporary(entry.name) or (ours and not keep(AcquisitionId(ours[1]))):
+                (self._directory / entry.name).unlink(missing_ok=True)
+                gone.append(entry.name)
+            elif not ours:
+                _log.warning("spool_has_a_stranger", name=entry.name)
+        fsync_directory(self._incoming)
+        fsync_directory(self._directory)
+        return sorted(gone)
+
+    def _drop(self, corner: Path) -> None:
+        for _ in range(3):  # a reader not yet dead may add a file while we clear
+            for entry in _files(corner):
+                (corner / entry.name).unlink(missing_ok=True)
+            try:
+                corner.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
+        _log.warning("spool_corner_left", docking=corner.name)  # the next start sweeps it
+
+
+def _name(identifier: str) -> str:
+    if not _NAME.fullmatch(identifier):
+        raise ValueError(f"not an id: {identifier!r}")
+    return identifier
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _files(place: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _directories(place: Path) -> Iterator[Path]:
+    with os.scandir(place) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return (place / name for name in names)
