@@ -70,6 +70,10 @@ class CameraRefused(DockdError):
     disposition = Disposition.QUARANTINE
 
 
+class CameraTwice(CameraRefused):
+    """A camera with the same serial is docked already. It may be tried again when that one left."""
+
+
 class CameraGone(DockdError):
     """The camera left its bay."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dockd.errors import CameraRefused
+from dockd.errors import CameraRefused, CameraTwice
 from dockd.model import BayNumber, CameraIdentity
 
 
@@ -18,7 +18,7 @@ def admit(camera: CameraIdentity, docked: Iterable[tuple[BayNumber, CameraIdenti
         raise CameraRefused("the camera names no serial or no volume id; nothing on it was read")
     for bay, other in docked:
         if other.serial == camera.serial:
-            raise CameraRefused(
+            raise CameraTwice(
                 f"a camera with serial {camera.serial} is already docked in bay {bay}: take one of the two out; "
                 "nothing on this one was read"
             )

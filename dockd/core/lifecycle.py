@@ -45,6 +45,8 @@ class AcquisitionEvent(StrEnum):
     ERASED = "erased"
     DEPARTED = "departed"
     QUARANTINED = "quarantined"
+    READ_AGAIN = "read_again"  # an operator asks for another try at reading
+    PUSH_AGAIN = "push_again"  # an operator asks for another try at pushing
 
 
 class DockingState(StrEnum):
@@ -108,6 +110,8 @@ ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], Acquisiti
     (A.WARRANTED, E.LAPSED): A.STORED,
     (A.WARRANTED, E.ERASED): A.ERASED,
     (A.QUARANTINED, E.SEEN_AGAIN): A.QUARANTINED,
+    (A.QUARANTINED, E.READ_AGAIN): A.FOUND,
+    (A.QUARANTINED, E.PUSH_AGAIN): A.SPOOLED,
 }
 
 D, F = DockingState, DockingEvent

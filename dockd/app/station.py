@@ -1,0 +1,110 @@
+"""The composition root of the station: reads keys and configuration, opens every part, and closes it again."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from dockd import log
+from dockd.app.clock import MachineClock
+from dockd.app.guard import readable_secrets
+from dockd.app.running import run_until_signal
+from dockd.config.load import load_station
+from dockd.config.schema import StationConfig
+from dockd.control.server import bind
+from dockd.core.keyfiles import parse_store_pub
+from dockd.core.sealing import parse_recipients_file
+from dockd.core.sshsig import SigningKey
+from dockd.devices.folder import FolderSource
+from dockd.errors import ConfigError, DockdError
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.model import StationId
+from dockd.reader.client import ForkServer
+from dockd.station.daemon import Daemon, Machine
+from dockd.station.reload import Live
+from dockd.stores.receiver_store import ReceiverStore
+
+_log = structlog.get_logger()
+
+
+def run_station(config_path: Path) -> int:
+    """Run the station until a signal; returns the exit code. Raises ConfigError before anything is opened."""
+    config = load_station(config_path)
+    log.set_up(config.log.level, config.log.format)
+    found = [] if config.trial else readable_secrets(config_path, config)
+    if found:
+        raise ConfigError(
+            "this dock can read keys that must not be on it: move them off this machine, or say `trial = true` "
+            "where no real evidence is handled",
+            problems=tuple(found),
+        )
+    return run_until_signal(lambda: _run(config_path, config))
+
+
+async def _run(config_path: Path, config: StationConfig) -> None:
+    clock = MachineClock()
+    recipients = parse_recipients_file(_read(config.seal.recipients_file, "seal.recipients_file").decode())
+    store_public = parse_store_pub(_read(config.store.key_file, "store.key_file").decode())
+    manifest_key = SigningKey.parse(_read(config.keys.manifest, "keys.manifest"))
+    checkpoint_key = SigningKey.parse(_read(config.keys.checkpoint, "keys.checkpoint"))
+    station = StationId(config.station.id)
+    async with AsyncExitStack() as stack:
+        journal = await Journal.open(
+            config.station.state_dir, station=station, clock=clock, checkpoint_key=checkpoint_key
+        )
+        stack.push_async_callback(journal.aclose)
+        spool = Spool(
+            config.spool_directory, reserve_bytes=config.spool.reserve_bytes, max_bytes=config.spool.max_bytes
+        )
+        store = ReceiverStore(
+            url=config.store.url,
+            ca_file=config.store.ca_file,
+            store_public=store_public,
+            station=station,
+            key=manifest_key,
+            clock=clock,
+            random=secrets.token_bytes,
+            patch_bytes=config.store.patch_bytes,
+            connect_timeout_s=config.store.connect_timeout_s,
+            read_timeout_s=config.store.read_timeout_s,
+        )
+        stack.push_async_callback(store.aclose)
+        forkserver = await ForkServer.start()
+        stack.push_async_callback(forkserver.aclose)
+        control = stack.enter_context(closing(bind(config.socket_path)))
+        bays = config.bay_directories()
+        await Daemon(
+            Machine(
+                station=station,
+                trial=config.trial,
+                bays=sorted(bays),
+                sources=(FolderSource(bays),),
+                journal=journal,
+                spool=spool,
+                store=store,
+                forkserver=forkserver,
+                control=control,
+                manifest_key=manifest_key,
+                recipients=tuple(recipient.text for recipient in recipients),
+                min_retention=timedelta(days=config.store.min_retention_days),
+                slots=config.store.slots,
+                patch_bytes=config.store.patch_bytes,
+                live=Live(config_path, config),
+                clock=clock,
+                random=secrets.token_bytes,
+            )
+        ).run()
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {path} cannot be read: {error.strerror}", problems=(f"{key}: {path}: {error.strerror}",)
+        ) from error

@@ -1,0 +1,182 @@
+"""`dockd demo`: the whole way of the data on this machine, in a minute, with real clips."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dockd.cli.render import bay_line, bay_table, done_permille, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dockd.app.demo import Demo
+
+_MOST_BAYS = 16
+_PLAIN_EVERY_S = 2.0
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="see it all happen on this machine, with real clips",
+        description="Start a receiver and a station on loopback, dock cameras full of real clips, and show what "
+        "happens until every camera is erased. Nothing outside the directory is changed.",
+        epilog="Example: dockd demo --clips ~/Videos --bays 2",
+    )
+    parser.add_argument("--clips", metavar="DIR", type=Path, help="dock copies of the videos in DIR (never changed)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="keep everything in DIR (default: a fresh directory)")
+    parser.add_argument("--bays", metavar="N", type=int, default=4, help="how many cameras, 1 to 16 (default 4)")
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; 0 where every camera came to rest and custody verified."""
+    from dockd.app.demo import Demo
+
+    if not 1 <= args.bays <= _MOST_BAYS:
+        print(f"dockd demo: --bays takes 1 to {_MOST_BAYS}", file=sys.stderr)
+        return 64
+    clips = _own_clips(args.clips)
+    out = _fresh(args.out)
+    demo = Demo(out, args.bays)
+    print(f"Setting up a station, a receiver and {args.bays} cameras in {out}", flush=True)
+    try:
+        demo.set_up()
+        cameras = demo.make_cameras(clips)
+        demo.start()
+        print("Docking the cameras. Clips are counted as read/stored/erased.", flush=True)
+        started = time.monotonic()
+        demo.dock(cameras)
+        last = _show(demo)
+        elapsed = time.monotonic() - started
+        demo.stop()
+        verified = demo.verify_custody()
+    except KeyboardInterrupt:
+        print(f"\nStopped. Everything is kept in {out}; remove it with: rm -r {shlex.quote(str(out))}")
+        return 130
+    finally:
+        demo.close()
+    _summarise(last, elapsed, verified, out)
+    return 0 if all(bay["state"] != "refused" for bay in last["bays"]) else 75
+
+
+def _own_clips(directory: Path | None) -> list[Path]:
+    """The user's videos, or none for the demo's own. Raises FileNotFoundError with a sentence."""
+    if directory is None:
+        return []
+    from dockd.config.schema import CLIP_SUFFIXES
+
+    if not directory.is_dir():
+        raise FileNotFoundError(f"--clips {directory} is not a directory")
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink()]
+    clips = [path for path in files if path.suffix.lower() in CLIP_SUFFIXES]
+    if not clips:
+        raise FileNotFoundError(f"--clips {directory} holds no videos ({', '.join(CLIP_SUFFIXES)})")
+    if len(clips) < len(files):
+        print(f"{len(files) - len(clips)} files in {directory} are no videos and are left out")
+    return clips
+
+
+def _fresh(out: Path | None) -> Path:
+    if out is None:
+        return Path(tempfile.mkdtemp(prefix="dockd-demo-"))
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"--out {out} is not empty: name a new directory")
+    return out.resolve()
+
+
+def _show(demo: Demo) -> dict[str, Any]:
+    """Show snapshots until all is done; returns the last."""
+    last: dict[str, Any] = {}
+    with _live() if sys.stdout.isatty() else _plain() as show:
+        for last in demo.watch():
+            show(last)
+    return last
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[dict[str, Any]], None]]:
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), refresh_per_second=8) as live:
+        yield lambda snapshot: live.update(bay_table(snapshot, empty=False))
+
+
+@contextmanager
+def _plain() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Without a terminal: a line whenever a bay's state changes, and every two seconds while it moves."""
+    shown: dict[int, tuple[str, int, float]] = {}
+
+    def show(snapshot: dict[str, Any]) -> None:
+        now = time.monotonic()
+        for bay in snapshot["bays"]:
+            state, done, at = shown.get(bay["bay"], ("empty", 0, 0.0))
+            moved = done_permille(bay) != done and now - at >= _PLAIN_EVERY_S
+            if bay["state"] != state or moved:
+                shown[bay["bay"]] = (bay["state"], done_permille(bay), now)
+                print(bay_line(bay), flush=True)
+
+    yield show
+
+
+def _summarise(last: dict[str, Any], elapsed_s: float, verified: str, out: Path) -> None:
+    """What a newcomer wants to know, and what to try next."""
+    bays = [bay for bay in last["bays"] if bay["state"] != "empty"]
+
+    def total(field: str) -> int:
+        return int(sum(bay[field] for bay in bays))
+
+    ready = sum(bay["state"] == "ready" for bay in bays)
+    clips, stored, erased, held = (total(f"clips_{what}") for what in ("total", "stored", "erased", "held"))
+    count, moved = total("bytes_total"), total("bytes_stored")
+    rate = size(int(moved / elapsed_s)) if elapsed_s else "-"
+    print()
+    print(f"Read      {clips} clips, {size(count)}, from {len(bays)} cameras")
+    print(f"Stored    {stored} clips, sealed, pushed over TLS and signed for by the receiver: {rate}/s, {elapsed_s:.1f} s")
+    print(f"Erased    {erased} clips; {ready} of {len(bays)} cameras are empty and ready")
+    print(f"Custody   {verified.strip().splitlines()[-1]}")
+    if held:
+        print(f"Waiting   {held} damaged clips stay on their cameras until a person decides")
+    print()
+    for line in _next_commands(last["held"], out):
+        print(line)
+
+
+def _next_commands(held: Sequence[dict[str, Any]], out: Path) -> list[str]:
+    """Commands to paste, with absolute paths."""
+    program = shlex.quote(str(Path(sys.argv[0]).absolute())) if Path(sys.argv[0]).name == "dockd" else "dockd"
+
+    def at(*parts: str) -> str:
+        return shlex.quote(str(out.joinpath(*parts)))
+
+    sealed = next(iter(sorted((out / "store" / "acquisitions").glob("*/*/clip.age"))), None)
+    lines = ["Try next:"]
+    if sealed:
+        lines += [
+            "  open a sealed clip with stock age (only the evidence authority's key can):",
+            f"    age -d -i {at('authority', 'working.key')} -o clip.mp4 {shlex.quote(str(sealed))}",
+        ]
+    lines += [
+        "  verify the custody log again, as an outsider would:",
+        f"    {program} custody verify {at('station', 'custody')}",
+        f"    {program} custody show {at('station', 'custody')}",
+    ]
+    if held:
+        clip = held[0]
+        lines += [
+            f"  camera {clip['camera']} holds {clip['path']}, {clip['why']}.",
+            "  It is stored, but only a person may let it be erased. Start both again and release it:",
+            f"    {program} receiver --config {at('receiver.toml')} & {program} run --config {at('dockd.toml')} &",
+            f"    {program} clips release {clip['acquisition']} --reason 'seen' --config {at('dockd.toml')}",
+        ]
+    return [*lines, "", f"Everything is kept in {out}; remove it with: rm -r {at()}"]

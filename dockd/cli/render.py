@@ -1,0 +1,138 @@
+"""How a status snapshot looks on a terminal, and as plain lines. Shared by `status` and `demo`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {
+    "ready": "bold green",
+    "attention": "bold yellow",
+    "refused": "bold red",
+    "interrupted": "red",
+    "sanitising": "magenta",
+    "empty": "dim",
+}
+_THOUSAND = 1000
+
+
+def size(count: int) -> str:
+    """Bytes for people: decimal units, as disks and networks are sold."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < _THOUSAND:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _THOUSAND
+    return f"{value:.2f} TB"
+
+
+def duration(seconds: int) -> str:
+    """Seconds for people."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def done_permille(bay: dict[str, Any]) -> int:
+    """How far a bay is: reading and delivering count half each, a finished camera is whole."""
+    if bay["state"] == "ready":
+        return 1000
+    total = 2 * bay["bytes_total"]
+    return 1000 * (bay["bytes_acquired"] + bay["bytes_stored"]) // total if total else 0
+
+
+def bay_table(snapshot: dict[str, Any], *, empty: bool = True) -> RenderableType:
+    """The live table: a row a bay."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("bay", "right"), ("camera", "left"), ("state", "left"), ("clips", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("progress", width=24)
+    for name in ("rate", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for bay in snapshot["bays"]:
+        if bay["state"] == "empty" and not empty:
+            continue
+        table.add_row(
+            str(bay["bay"]),
+            bay["camera"] or "",
+            Text(bay["state"], style=_STYLES.get(bay["state"], "cyan")),
+            _clips(bay) if bay["clips_total"] else "",
+            ProgressBar(total=1000, completed=done_permille(bay), width=24) if bay["clips_total"] else Text(""),
+            f"{size(bay['rate_bytes_s'])}/s" if bay["rate_bytes_s"] else "",
+            duration(bay["left_s"]) if bay["left_s"] is not None else "",
+            bay["note"],
+        )
+    return table
+
+
+def whole_status(snapshot: dict[str, Any]) -> RenderableType:
+    """What `dockd status` prints on a terminal."""
+    lines: list[RenderableType] = [Text(headline(snapshot), style="bold")]
+    if snapshot["trial"]:
+        lines.append(Text("TRIAL: this machine can read the keys that open its own clips. Not for evidence.", "red"))
+    lines += [Text(f"ALARM: {alarm}", style="bold red") for alarm in snapshot["alarms"]]
+    lines += [bay_table(snapshot), *(Text(line) for line in summary_lines(snapshot))]
+    return Group(*lines)
+
+
+def plain_status(snapshot: dict[str, Any]) -> list[str]:
+    """The same without a terminal: a line a bay."""
+    lines = [headline(snapshot)]
+    if snapshot["trial"]:
+        lines.append("TRIAL: this machine can read the keys that open its own clips. Not for evidence.")
+    lines += [f"ALARM: {alarm}" for alarm in snapshot["alarms"]]
+    return lines + [bay_line(bay) for bay in snapshot["bays"]] + summary_lines(snapshot)
+
+
+def headline(snapshot: dict[str, Any]) -> str:
+    """Who and when."""
+    return f"dockd {snapshot['version']}  station {snapshot['station']}  {snapshot['at']}"
+
+
+def bay_line(bay: dict[str, Any]) -> str:
+    """One bay in one line."""
+    if bay["state"] == "empty":
+        return f"bay {bay['bay']}: empty"
+    parts = [f"bay {bay['bay']}: {bay['state']}", f"camera {bay['camera']}"]
+    if bay["clips_total"]:
+        parts += [f"clips {_clips(bay)}", f"{done_permille(bay) // 10} %"]
+    if bay["rate_bytes_s"]:
+        parts.append(f"{size(bay['rate_bytes_s'])}/s")
+    if bay["left_s"] is not None:
+        parts.append(f"{duration(bay['left_s'])} left")
+    if bay["note"]:
+        parts.append(bay["note"])
+    return ", ".join(parts)
+
+
+def summary_lines(snapshot: dict[str, Any]) -> list[str]:
+    """Store, spool and custody, a line each, and what waits for a person."""
+    store = snapshot["store"]
+    waiting = f"{store['waiting']} clips ({size(store['waiting_bytes'])}) wait for its receipt"
+    lines = [
+        f"store   {store['name']}: {store['state']}, {waiting}" + (f"; {store['note']}" if store["note"] else ""),
+        f"spool   {snapshot['spool_files']} sealed clips, {size(snapshot['spool_bytes'])}, "
+        f"{size(snapshot['spool_free_bytes'])} free",
+        f"custody {snapshot['custody_size']} entries, {snapshot['custody_signed']} signed, "
+        f"{snapshot['custody_witnessed']} witnessed by the store",
+    ]
+    if snapshot["held"]:
+        lines.append(f"{len(snapshot['held'])} clips wait for a person:")
+        lines += [held_line(clip) for clip in snapshot["held"]]
+    return lines
+
+
+def held_line(clip: dict[str, Any]) -> str:
+    """A clip that waits for a person."""
+    where = f"bay {clip['bay']}, " if clip["bay"] is not None else ""
+    return f"  {clip['acquisition']}  {where}camera {clip['camera']}, {clip['path']}: {clip['why']}"
+
+
+def _clips(bay: dict[str, Any]) -> str:
+    """read/stored/erased of all."""
+    return f"{bay['clips_acquired']}/{bay['clips_stored']}/{bay['clips_erased']} of {bay['clips_total']}"

@@ -1,0 +1,217 @@
+"""The daemon: starts from the journal, runs the parts side by side, and stops with nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from dockd import __version__
+from dockd.control.server import serve as serve_control
+from dockd.core.lifecycle import AcquisitionState
+from dockd.core.sshsig import SigningKey
+from dockd.devices.port import DeviceSource, Plugged
+from dockd.errors import DockdError
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.keep.transaction import Tx
+from dockd.model import Acquisition, AcquisitionId, BayNumber, CameraIdentity, Clock, Entropy, StationId
+from dockd.reader.client import ForkServer
+from dockd.stages.detect import detect
+from dockd.stages.witness import show_checkpoint
+from dockd.station.course import Surroundings
+from dockd.station.docking import Docking, Parts, end_docking
+from dockd.station.operations import Operations
+from dockd.station.reload import Live
+from dockd.station.status import Alarms, Sources
+from dockd.station.tidy import tidy_spool
+from dockd.station.uplink import Uplink
+from dockd.stores.port import EvidenceStore
+
+_log = structlog.get_logger()
+
+LAST_WITNESS_S = 1.5  # what a stop allows the store for cosigning the last checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the composition root opened for the daemon, and closes after it."""
+
+    station: StationId
+    trial: bool
+    bays: Sequence[BayNumber]
+    sources: Sequence[DeviceSource]
+    journal: Journal
+    spool: Spool
+    store: EvidenceStore
+    forkserver: ForkServer
+    control: socket.socket
+    manifest_key: SigningKey
+    recipients: tuple[str, ...]
+    min_retention: timedelta
+    slots: int
+    patch_bytes: int
+    live: Live
+    clock: Clock
+    random: Entropy
+
+
+class Daemon:
+    """One station. `run` ends by cancellation, or loudly with the first error that is fatal to all bays."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._started_at: datetime = machine.clock.now()
+        self._alarms = Alarms()
+        self._dockings: dict[str, Docking] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._spool_short = asyncio.Event()
+        self._uplink = Uplink(
+            journal=machine.journal,
+            spool=machine.spool,
+            store=machine.store,
+            station=machine.station,
+            clock=machine.clock,
+            random=machine.random,
+            slots=machine.slots,
+            patch_bytes=machine.patch_bytes,
+            min_retention=machine.min_retention,
+            on_changed=self._acquisition_changed,
+        )
+        self._parts = Parts(
+            station=machine.station,
+            journal=machine.journal,
+            spool=machine.spool,
+            forkserver=machine.forkserver,
+            manifest_key=machine.manifest_key,
+            recipients=machine.recipients,
+            rules=machine.live.rules,
+            clock=machine.clock,
+            random=machine.random,
+            around=Surroundings(
+                store=machine.store,
+                min_retention=machine.min_retention,
+                recipients=len(machine.recipients),
+                wake_uplink=self._uplink.nudge,
+                witness=self._uplink.witness_soon,
+                spool_short=self._spool_short.set,
+            ),
+            docked=self._docked,
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled; then every docking is ended in the journal and a last checkpoint is signed."""
+        machine = self._machine
+        await self._resume()
+        operations = Operations(self._sources(), self._operator_decided)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._uplink.run(), name="uplink")
+                group.create_task(serve_control(machine.control, operations), name="control")
+                group.create_task(tidy_spool(machine, self._spool_short), name="tidy")
+                group.create_task(machine.live.follow(self._alarms), name="reload")
+                for source in machine.sources:
+                    group.create_task(detect(source, self), name="detect")
+        finally:
+            self._group = None
+            await self._stop()
+
+    # --- stages.detect.Bays
+
+    def begin(self, plugged: Plugged, source: DeviceSource) -> None:
+        """Start a docking, once every docking that is still ending has let go of its camera."""
+        if self._group is None:
+            return
+        self.end(plugged.device)
+        docking = Docking(plugged, source, self._parts)
+        self._dockings[plugged.device] = docking
+        task = self._group.create_task(self._dock(docking, frozenset(self._ending)), name=f"bay-{plugged.bay}")
+        self._tasks[plugged.device] = task
+
+    def end(self, device: str) -> None:
+        """End a docking. What waited for its camera to leave is tried again."""
+        self._dockings.pop(device, None)
+        task = self._tasks.pop(device, None)
+        if task is not None:
+            self._ending.add(task)
+            task.add_done_callback(self._ended)
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        for docking in self._dockings.values():
+            docking.changed()
+
+    async def _dock(self, docking: Docking, earlier: frozenset[asyncio.Task[None]]) -> None:
+        if earlier:
+            await asyncio.wait(earlier)
+        await docking.run()
+
+    # --- messages between the parts
+
+    def _docked(self) -> Iterable[tuple[BayNumber, CameraIdentity]]:
+        return [(one.plugged.bay, one.camera) for one in self._dockings.values() if one.camera is not None]
+
+    def _acquisition_changed(self, row: Acquisition) -> None:
+        for docking in self._dockings.values():
+            if docking.docking == row.docking:
+                docking.changed()
+
+    def _operator_decided(self, row: Acquisition) -> None:
+        self._uplink.nudge()
+        for docking in self._dockings.values():
+            docking.decided(row.acquisition)
+
+    def _sources(self) -> Sources:
+        machine = self._machine
+        dockings: Mapping[str, Docking] = self._dockings
+        return Sources(
+            station=machine.station,
+            trial=machine.trial,
+            started_at=self._started_at,
+            clock=machine.clock,
+            journal=machine.journal,
+            spool=machine.spool,
+            uplink=self._uplink,
+            bays=machine.bays,
+            dockings=dockings,
+            alarms=self._alarms,
+        )
+
+    # --- start and stop
+
+    async def _resume(self) -> None:
+        """Bring the journal to where a fresh start can drive it: there is no other recovery than this."""
+        machine = self._machine
+
+        def change(tx: Tx) -> int:
+            tx.record("station.started", details={"version": __version__, "trial": machine.trial})
+            interrupted = tx.open_dockings()
+            for docking in interrupted:
+                end_docking(tx, docking.docking, "the station was stopped or lost power during it")
+            return len(interrupted)
+
+        interrupted = await machine.journal.write(change)
+        orphans = await asyncio.to_thread(machine.spool.sweep, await _spooled(machine.journal))
+        _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=len(orphans))
+
+    async def _stop(self) -> None:
+        journal = self._machine.journal
+        await journal.write(lambda tx: tx.record("station.stopped", details={"version": __version__}))
+        await journal.checkpoint()
+        try:
+            async with asyncio.timeout(LAST_WITNESS_S):
+                await show_checkpoint(journal, self._machine.store)
+        except (DockdError, TimeoutError) as error:
+            _log.info("last_checkpoint_not_witnessed", reason=str(error) or "the store was too slow")
+        _log.info("station_stopped")
+
+
+async def _spooled(journal: Journal) -> object: ...

@@ -1,0 +1,197 @@
+"""A docking: one device in one bay, from plug to unplug.
+
+When its reader dies, the docking ends in the journal and a new one begins, with a new epoch: no second read that was
+made before counts any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent, DockingState
+from dockd.core.sshsig import SigningKey
+from dockd.devices.port import Attachment, DeviceSource, Plugged
+from dockd.errors import CameraRefused, CameraTwice, Disposition, DockdError, ReaderDied
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.keep.transaction import Tx
+from dockd.model import AcquisitionId, BayNumber, CameraIdentity, Clock, DockingId, Entropy, StationId
+from dockd.reader.client import ClipRules, ForkServer
+from dockd.stages.admit import attach, open_docking
+from dockd.stages.stay import Stay
+from dockd.station.course import Course, Surroundings
+from dockd.station.postponed import Postponed
+from dockd.station.progress import Progress
+
+_log = structlog.get_logger()
+
+RETRY_S = 2.0  # before a camera is tried again after its docking was interrupted
+READERS_LIMIT = 6  # readers that die on one device before a person has to look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every docking of a station works with."""
+
+    station: StationId
+    journal: Journal
+    spool: Spool
+    forkserver: ForkServer
+    manifest_key: SigningKey
+    recipients: tuple[str, ...]
+    rules: Callable[[], ClipRules]
+    clock: Clock
+    random: Entropy
+    around: Surroundings
+    docked: Callable[[], Iterable[tuple[BayNumber, CameraIdentity]]]
+
+
+class Docking:
+    """Owns one device in one bay. `run` ends by cancellation only: an undocking and a stop both reach it that way."""
+
+    def __init__(self, plugged: Plugged, source: DeviceSource, parts: Parts) -> None:
+        self.plugged = plugged
+        self.camera: CameraIdentity | None = None  # while it is attached
+        self.docking: DockingId | None = None
+        self.progress = Progress()
+        self.postponed = Postponed(parts.clock)
+        self._state = "identifying"
+        self._note = ""
+        self._course: Course | None = None
+        self._source = source
+        self._parts = parts
+        self._changed = asyncio.Event()
+        self._deaths = 0
+
+    @property
+    def state(self) -> str:
+        """What status shows: a DockingState, "identifying", or "interrupted" between two stays."""
+        return self._course.state.value if self._course else self._state
+
+    @property
+    def note(self) -> str:
+        """Why it stands where it stands, where there is something to say."""
+        return self._course.note if self._course else self._note
+
+    def changed(self) -> None:
+        """Something about this docking's acquisitions changed in the journal."""
+        self._changed.set()
+
+    def decided(self, clip: AcquisitionId) -> None:
+        """An operator decided about a clip: what held it back before counts no more."""
+        self.postponed.forget(clip)
+        self.changed()
+
+    async def run(self) -> None:
+        """Dock, and stay docked. A DockdError ends at this boundary, unless it is fatal to the whole station."""
+        while True:
+            try:
+                await self._stay()
+            except CameraTwice as refusal:
+                self._changed.clear()
+                await self._refuse(str(refusal), until=self._changed)
+            except CameraRefused as refusal:
+                await self._refuse(str(refusal), until=asyncio.Event())
+            except DockdError as error:
+                if error.disposition is Disposition.FATAL:
+                    raise
+                self._deaths += isinstance(error, ReaderDied)
+                self._state, self._note = "interrupted", str(error)
+            _log.warning("docking_interrupted", bay=self.plugged.bay, device=self.plugged.device, reason=self._note)
+            if self._deaths >= READERS_LIMIT:
+                await self._refuse(f"{self._deaths} readers died on this camera: have it examined", until=asyncio.Event())
+            await self._parts.clock.sleep(RETRY_S)
+
+    async def _stay(self) -> None:
+        parts = self._parts
+        attachment = await attach(self.plugged, self._source, parts.docked)
+        self.camera = attachment.identity
+        try:
+            async with self._admitted(attachment) as stay:
+                self._course = Course(stay, parts.around, self.postponed, self._changed)
+                await self._course.run()
+        finally:
+            self._course = None
+            self.camera = None
+            await attachment.aclose()
+
+    @asynccontextmanager
+    async def _admitted(self, attachment: Attachment) -> AsyncIterator[Stay]:
+        """A docking that is open in the journal, with a live reader. However it is left, both are ended."""
+        parts = self._parts
+        admission = await open_docking(
+            self.plugged, attachment, "", journal=parts.journal, clock=parts.clock, random=parts.random
+        )
+        self.docking = admission.docking
+        reason = "undocked, or the station stopped"
+        incoming = await asyncio.to_thread(parts.spool.open_incoming, admission.docking)
+        try:
+            reader = await parts.forkserver.reader(
+                docking=admission.docking,
+                epoch=admission.epoch,
+                bay=self.plugged.bay,
+                camera_fd=attachment.root_fd,
+                incoming_fd=incoming,
+                identity=attachment.identity,
+                recipients=parts.recipients,
+                rules=parts.rules(),
+                on_progress=self._on_progress,
+            )
+            try:
+                yield Stay(
+                    station=parts.station,
+                    docking=admission.docking,
+                    epoch=admission.epoch,
+                    bay=self.plugged.bay,
+                    camera=attachment.identity,
+                    attachment=attachment,
+                    reader=reader,
+                    journal=parts.journal,
+                    spool=parts.spool,
+                    manifest_key=parts.manifest_key,
+                    clock=parts.clock,
+                    random=parts.random,
+                )
+            finally:
+                await reader.kill()
+        except DockdError as error:
+            reason = str(error)
+            raise
+        finally:
+            os.close(incoming)
+            await parts.journal.write(lambda tx: end_docking(tx, admission.docking, reason))
+            await asyncio.to_thread(parts.spool.drop_incoming, admission.docking)
+
+    async def _refuse(self, reason: str, *, until: asyncio.Event) -> None:
+        """Say why, and leave the device alone until it is taken out, or `until` says that it may be tried again."""
+        parts = self._parts
+        admission = await open_docking(
+            self.plugged, None, reason, journal=parts.journal, clock=parts.clock, random=parts.random
+        )
+        self.docking, self._state, self._note = admission.docking, DockingState.REFUSED.value, reason
+        _log.warning("camera_refused", bay=self.plugged.bay, device=self.plugged.device, reason=reason)
+        try:
+            await until.wait()
+        finally:
+            reason = "taken out, tried again, or the station stopped"
+            await parts.journal.write(lambda tx: end_docking(tx, admission.docking, reason))
+
+    def _on_progress(self, clip: AcquisitionId, phase: str, done_bytes: int, _size_bytes: int) -> None:
+        self.progress.report(clip, phase, done_bytes, self._parts.clock.monotonic_s())
+
+
+def end_docking(tx: Tx, docking: DockingId, reason: str) -> None:
+    """End a docking: a read that was under way is abandoned, and the clip is found again by the next listing.
+
+    A clip whose erasure was under way stays `warranted`: only the next listing of its camera can tell what became
+    of it.
+    """
+    for row in tx.acquisitions(state=AcquisitionState.ACQUIRING, docking=docking):
+        tx.advance(row.acquisition, AcquisitionEvent.READ_ABANDONED, details={"reason": reason})
+    tx.advance_docking(docking, DockingEvent.ENDED, {"reason": reason})
