@@ -81,7 +81,15 @@ class HeaderForged(VerificationFailed):
 
 
 class PayloadBroken(VerificationFailed):
-    """The header is right, the payload is not: changed, cut short, or longer than it was sealed."""
+    """The header is right, the payload is not: changed, cut short, or longer than it was sealed.
+
+    `verified` is what the failing call could still prove of the clip, up to the damage: for a salvage, never to be taken
+    for the clip.
+    """
+
+    def __init__(self, message: str, *, verified: bytes = b"") -> None:
+        super().__init__(message)
+        self.verified = verified
 
 
 class Aead(Protocol):
@@ -202,9 +210,9 @@ class Sealer:
 class Opener:
     """Opens one sealed file. `feed()` its bytes in blocks of any size, then `finish()`.
 
-    Both return plaintext that is verified, in a view good until the next call; but only `finish()` says that the file
-    is whole, so plaintext belongs in a temporary file until then. Raises HeaderMalformed, NoIdentityFits, HeaderForged or
-    PayloadBroken (all VerificationFailed); after any exception it refuses further work with ValueError.
+    Both return verified plaintext, in a view good until the next call; but only `finish()` says that the file is
+    whole, so plaintext belongs in a temporary file until then. Raises HeaderMalformed, NoIdentityFits, HeaderForged
+    or PayloadBroken (all VerificationFailed); after any exception it refuses further work with ValueError.
     """
 
     __slots__ = ("_cipher", "_counter", "_ended", "_held", "_identities", "_output", "header")
@@ -297,10 +305,14 @@ class Opener:
             self._open(memoryview(bytes(self._held)), output[:CHUNK_BYTES], final=False)
             self._held.clear()
             position = CHUNK_BYTES
-        while len(source) > _SEALED_CHUNK_BYTES:
-            chunk, source = source[:_SEALED_CHUNK_BYTES], source[_SEALED_CHUNK_BYTES:]
-            self._open(chunk, output[position : position + CHUNK_BYTES], final=False)
-            position += CHUNK_BYTES
+        try:
+            while len(source) > _SEALED_CHUNK_BYTES:
+                chunk, source = source[:_SEALED_CHUNK_BYTES], source[_SEALED_CHUNK_BYTES:]
+                self._open(chunk, output[position : position + CHUNK_BYTES], final=False)
+                position += CHUNK_BYTES
+        except PayloadBroken as broken:
+            broken.verified = bytes(output[:position]) + broken.verified
+            raise
         self._held += source
         return output[:position].toreadonly()
 
@@ -310,19 +322,23 @@ class Opener:
         try:
             self._cipher.decrypt_into(_chunk_nonce(self._counter, final=final), sealed, None, output)
         except InvalidTag:
-            raise PayloadBroken(_damage(self._cipher, self._counter, sealed, final=final)) from None
+            raise _damage(self._cipher, self._counter, sealed, final=final) from None
         self._counter += 1
 
 
-def _damage(cipher: ChaCha20Poly1305, counter: int, sealed: memoryview, *, final: bool) -> str:
+def _damage(cipher: ChaCha20Poly1305, counter: int, sealed: memoryview, *, final: bool) -> PayloadBroken:
     """What is wrong with a chunk. One that opens with the other mark is sound, but not where the file ends."""
     try:
-        cipher.decrypt(_chunk_nonce(counter, final=not final), sealed, None)
+        plaintext = cipher.decrypt(_chunk_nonce(counter, final=not final), sealed, None)
     except InvalidTag:
-        return f"the sealed file was changed or cut short: chunk {counter} does not open"
+        return PayloadBroken(f"the sealed file was changed or cut short: chunk {counter} does not open")
     if final:
-        return f"the sealed file is cut short: it ends after chunk {counter}, which is not its last"
-    return f"the sealed file was changed: bytes follow its end, which is chunk {counter}"
+        if len(plaintext) < CHUNK_BYTES:
+            plaintext = b""  # no writer makes a short chunk that is not the last: nothing of it is to be trusted
+        message = f"the sealed file is cut short: it ends after chunk {counter}, which is not its last"
+    else:
+        message = f"the sealed file was changed: bytes follow its end, which is chunk {counter}"
+    return PayloadBroken(message, verified=plaintext)
 
 
 def _header_mac(file_key: bytes, signed: bytes) -> bytes:
