@@ -83,8 +83,8 @@ class HeaderForged(VerificationFailed):
 class PayloadBroken(VerificationFailed):
     """The header is right, the payload is not: changed, cut short, or longer than it was sealed.
 
-    `verified` is what the failing call could still prove of the clip, up to the damage: for a salvage, never to be taken
-    for the clip.
+    `verified` is what the failing call could still prove of the clip, up to the damage: for a salvage, never to be
+    taken for the clip.
     """
 
     def __init__(self, message: str, *, verified: bytes = b"") -> None:
