@@ -115,15 +115,29 @@ async def _commit(stay: Stay, row: Acquisition, sealed: Sealed) -> Acquisition:
 
 
 def _manifest(stay: Stay, row: Acquisition, sealed: Sealed, *, custody_seq: int, nonce: bytes) -> Manifest:
+    verdict = sealed.verdict
     return Manifest(
         acquisition=row.acquisition,
         station=stay.station,
         bay=stay.bay,
         docking=stay.docking,
         camera=stay.camera,
+        path=row.file.path,
+        size_bytes=sealed.file.size_bytes,
+        mtime_ns=sealed.file.mtime_ns,
+        recorded_at=verdict.recorded_at,
+        duration_ms=verdict.duration_ms,
+        clock_offset_ms=None,
         category=row.category,
         category_reason=row.category_reason,
-        sealed=sealed,
+        verdict=verdict.status,
+        reasons=verdict.reasons,
+        container=verdict.container,
+        plaintext_digest=sealed.plaintext_digest,
+        plaintext_size_bytes=sealed.plaintext_size_bytes,
+        sealed_digest=sealed.sealed_digest,
+        sealed_size_bytes=sealed.sealed_size_bytes,
+        recipients=sealed.recipients,
         dockd=__version__,
         custody_seq=custody_seq,
         nonce=nonce,
@@ -131,6 +145,4 @@ def _manifest(stay: Stay, row: Acquisition, sealed: Sealed, *, custody_seq: int,
 
 
 async def _advance(stay: Stay, row: Acquisition, event: Event, details: dict[str, Any], **changes: Any) -> Acquisition:
-    return await stay.journal.write(
-        lambda tx: tx.advance(row.acquisition, event, details=details, **changes)
-    )
+    return await stay.journal.write(lambda tx: tx.advance(row.acquisition, event, details=details, **changes))

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import structlog
 
-from dockd.core import canonical, receipts
+from dockd.core import canonical, merkle, receipts
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.errors import StoreIncomplete, StoreRefused, StoreUntrusted, UploadLost, VerificationFailed
@@ -107,6 +107,7 @@ class Confirmer:
     async def _checked(self, row: Acquisition, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         """The receipt by itself, and in its place behind the last one."""
         receipt = self._verify(signed, manifest)
+        await self.journal.read(lambda tx: _check_witnessed(tx, receipt))
         kept = await self.journal.read(lambda tx: tx.receipt(row.acquisition, self.store.store))
         if kept is not None:
             if kept.payload != signed.payload:
@@ -162,6 +163,16 @@ async def holding(
         raise StoreUntrusted(f"the store signed for {acquisition} but does not hold it: {error}") from error
     except VerificationFailed as error:
         raise StoreUntrusted(f"the store's holding statement for {acquisition} cannot be trusted: {error}") from error
+
+
+def _check_witnessed(tx: Tx, receipt: VerifiedReceipt) -> None:
+    """The store's word about this station's custody log must fit the log: else one of the two was rolled back."""
+    size = receipt.witnessed_size
+    if size > tx.size or (size and merkle.root_at(tx, size) != receipt.witnessed_root):
+        raise VerificationFailed(
+            f"it names a custody log of {size} entries that is not this station's; compare custody/witnessed with the "
+            "store's checkpoint"
+        )
 
 
 def _key(store: EvidenceStore) -> str:

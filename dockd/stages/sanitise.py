@@ -67,10 +67,15 @@ async def finish_erasing(
 async def _warrant(
     stay: Stay, row: Acquisition, store: EvidenceStore, min_retention: timedelta, *, remnant: FoundFile | None
 ) -> EraseWarrant:
-    if row.sealed is None or row.reread is None or row.state not in (AcquisitionState.STORED, AcquisitionState.WARRANTED):
+    if (
+        row.sealed is None
+        or row.reread is None
+        or row.state not in (AcquisitionState.STORED, AcquisitionState.WARRANTED)
+    ):
         raise WarrantRefused(("the clip was not sealed, stored and read a second time",))
     manifest = decode((await stay.journal.read(lambda tx: tx.manifest(row.acquisition))).payload)
     receipt = await stored_receipt(row.acquisition, journal=stay.journal, store=store, station=stay.station)
+    asked_at = stay.clock.now()
     statement = await holding(
         row.acquisition, journal=stay.journal, store=store, station=stay.station, random=stay.random
     )
@@ -85,6 +90,7 @@ async def _warrant(
         camera_now=await stay.attachment.identify_again(),
         custody_durable_size=stay.journal.durable_size,
         min_retention=min_retention,
+        asked_at=asked_at,
         now=stay.clock.now(),
         remnant=remnant,
     )

@@ -107,7 +107,10 @@ class _Upload:
         self._compared = False  # the spool file with its seal
 
     async def run(self) -> Acquisition:
-        await asyncio.to_thread(_check_length, self._path, self._size)
+        try:
+            await asyncio.to_thread(_check_length, self._path, self._size)
+        except VerificationFailed as damaged:
+            await self._rescue(damaged)
         while self._row.state in (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING):
             try:
                 url = await self._announced()
@@ -229,6 +232,15 @@ class _Upload:
                         upload_url=None,
                     )
                 )
+
+    async def _rescue(self, damaged: VerificationFailed) -> None:
+        """The spool file is lost or cut. Raises that, unless the store has all of it and signs for it."""
+        if self._row.state != AcquisitionState.UPLOADING:
+            raise damaged
+        try:
+            self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+        except (StoreIncomplete, UploadLost):
+            raise damaged from None
 
     async def _compare_with_seal(self, error: UploadCorrupt) -> None:
         """The store got other bytes than were sealed: find out which side is wrong, before sending all of it again."""

@@ -1,0 +1,95 @@
+"""Take fields out of a decoded record, strictly: the right type, and nothing left over."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import datetime
+from typing import Any
+
+from dockd.core.canonical import parse_digest, parse_time
+from dockd.errors import VerificationFailed
+from dockd.model import Digest
+
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+class Fields:
+    """One record being taken apart. Every taker raises VerificationFailed, naming the key; `end` refuses the rest."""
+
+    def __init__(self, record: dict[str, Any], what: str) -> None:
+        self._rest = {key: value for key, value in record.items() if key not in ("type", "v")}
+        self._what = what
+
+    def text(self, key: str) -> str:
+        """A text."""
+        value = self._take(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a text")
+        return value
+
+    def uuid(self, key: str) -> str:
+        """A UUID in lower-case text."""
+        value = self.text(key)
+        try:
+            if str(uuid.UUID(value)) == value:
+                return value
+        except ValueError:
+            pass
+        raise self._wrong(key, "a UUID")
+
+    def count(self, key: str) -> int:
+        """A whole number, 0 or more."""
+        value = self._take(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._wrong(key, "a whole number, 0 or more")
+        return value
+
+    def digest(self, key: str) -> Digest:
+        """A digest."""
+        return parse_digest(self._take(key))
+
+    def time(self, key: str) -> datetime:
+        """A time."""
+        return parse_time(self._take(key))
+
+    def hex(self, key: str, count: int) -> bytes:
+        """`count` bytes as lower-case hex."""
+        value = self.text(key)
+        if len(value) != 2 * count or not _HEX.fullmatch(value):
+            raise self._wrong(key, f"{count} bytes in lower-case hex")
+        return bytes.fromhex(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts."""
+        value = self._take(key)
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(key, "a list of texts")
+        return tuple(value)
+
+    def null(self, key: str) -> bool:
+        """Whether the key is there and null; it is taken then."""
+        if key in self._rest and self._rest[key] is None:
+            del self._rest[key]
+            return True
+        return False
+
+    def inner(self, key: str) -> Fields:
+        """An object within."""
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self._wrong(key, "an object")
+        return Fields(value, f"{self._what}.{key}")
+
+    def end(self) -> None:
+        """Refuse what was not taken."""
+        if self._rest:
+            raise VerificationFailed(f"{self._what}: unknown {', '.join(sorted(self._rest))}")
+
+    def _take(self, key: str) -> Any:
+        if key not in self._rest:
+            raise VerificationFailed(f"{self._what}: {key} is missing")
+        return self._rest.pop(key)
+
+    def _wrong(self, key: str, wanted: str) -> VerificationFailed:
+        return VerificationFailed(f"{self._what}: {key} is not {wanted}")

@@ -1,0 +1,204 @@
+"""Receipts and holding statements: what a store signs, and how a station verifies it before it believes a word.
+
+Bytes in, verified object out: a VerifiedReceipt or VerifiedHolding is made by the verifiers here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dockd.core import canonical
+from dockd.core import manifest as manifests
+from dockd.core.fields import Fields
+from dockd.core.sshsig import HOLDING, RECEIPT, PublicKey, verify
+from dockd.errors import VerificationFailed
+from dockd.model import AcquisitionId, Digest, SignedBytes, StationId, StoreId
+
+RECEIPT_TYPE, HOLDING_TYPE = "receipt", "holding"
+NO_PREVIOUS = Digest("sha256:" + "0" * 64)  # what the first receipt to a station names as the one before
+_NONCE_BYTES, _ROOT_BYTES = 32, 32
+_TOKEN = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verified:
+    """What receipt and holding statement have in common. Made by this module alone."""
+
+    token: object
+    store: StoreId
+    station: StationId
+    acquisition: AcquisitionId
+    manifest_digest: Digest
+    sealed_digest: Digest
+    sealed_size_bytes: int
+    nonce: bytes
+    at: datetime
+    retention_until: datetime
+    payload_digest: Digest
+
+    def __post_init__(self) -> None:
+        if self.token is not _TOKEN:
+            raise TypeError("made by its verifier alone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedReceipt(_Verified):
+    """The store durably holds the acquisition, and said so in its `receipt_seq`-th receipt to this station.
+
+    `nonce` is the manifest's.
+    """
+
+    receipt_seq: int
+    previous: Digest
+    witnessed_size: int  # of this station's custody log, as the store had cosigned it by then
+    witnessed_root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedHolding(_Verified):
+    """The store holds the acquisition now. `nonce` is the one that the station asked with."""
+
+
+def build_receipt(
+    *,
+    store: StoreId,
+    signed_manifest: bytes,
+    receipt_seq: int,
+    previous: Digest,
+    witnessed_size: int,
+    witnessed_root: bytes,
+    at: datetime,
+    retention_until: datetime,
+) -> bytes:
+    """The bytes that a store signs in namespace RECEIPT. `receipt_seq` counts from 1 for each station."""
+    stated = manifests.decode(signed_manifest)
+    record = _common(store, signed_manifest, stated, at, retention_until)
+    return canonical.encode(
+        record
+        | {
+            "type": RECEIPT_TYPE,
+            "nonce": stated.nonce.hex(),
+            "receipt_seq": receipt_seq,
+            "previous": previous,
+            "witnessed": {"size": witnessed_size, "root": witnessed_root.hex()},
+        }
+    )
+
+
+def build_holding(
+    *, store: StoreId, signed_manifest: bytes, nonce: bytes, at: datetime, retention_until: datetime
+) -> bytes:
+    """The bytes that a store signs in namespace HOLDING, after it looked at the object."""
+    stated = manifests.decode(signed_manifest)
+    record = _common(store, signed_manifest, stated, at, retention_until)
+    return canonical.encode(record | {"type": HOLDING_TYPE, "nonce": nonce.hex()})
+
+
+def verify_receipt(
+    signed: SignedBytes, *, store_key: PublicKey, store: StoreId, station: StationId, manifest: bytes
+) -> VerifiedReceipt:
+    """Verify a receipt for exactly these manifest bytes. Raises VerificationFailed."""
+    verify(store_key, RECEIPT, signed.payload, signed.signature)
+    fields = Fields(canonical.decode(signed.payload, type_=RECEIPT_TYPE), RECEIPT_TYPE)
+    witnessed = fields.inner("witnessed")
+    receipt = VerifiedReceipt(
+        **_verified_common(fields, signed, store, station, manifest),
+        receipt_seq=fields.count("receipt_seq"),
+        previous=fields.digest("previous"),
+        witnessed_size=witnessed.count("size"),
+        witnessed_root=witnessed.hex("root", _ROOT_BYTES),
+    )
+    witnessed.end()
+    fields.end()
+    if receipt.nonce != manifests.decode(manifest).nonce:
+        raise VerificationFailed("the receipt does not repeat the manifest's nonce")
+    if receipt.receipt_seq < 1:
+        raise VerificationFailed("the receipt's number is not 1 or more")
+    return receipt
+
+
+def verify_holding(
+    signed: SignedBytes,
+    *,
+    store_key: PublicKey,
+    store: StoreId,
+    station: StationId,
+    manifest: bytes,
+    nonce: bytes,
+) -> VerifiedHolding:
+    """Verify a holding statement that answers exactly this nonce. Raises VerificationFailed."""
+    verify(store_key, HOLDING, signed.payload, signed.signature)
+    fields = Fields(canonical.decode(signed.payload, type_=HOLDING_TYPE), HOLDING_TYPE)
+    holding = VerifiedHolding(**_verified_common(fields, signed, store, station, manifest))
+    fields.end()
+    if holding.nonce != nonce:
+        raise VerificationFailed("the holding statement answers another question: it may be an old one")
+    return holding
+
+
+def check_succession(previous: VerifiedReceipt | None, receipt: VerifiedReceipt) -> None:
+    """Check that `receipt` is the very next one after `previous`; a receipt asked for again is no repeat.
+
+    Raises VerificationFailed for a gap, a repeat or another history: the store lost receipts that it gave out.
+    """
+    if previous is not None and previous.payload_digest == receipt.payload_digest:
+        return
+    wanted_seq = previous.receipt_seq + 1 if previous else 1
+    wanted = previous.payload_digest if previous else NO_PREVIOUS
+    if receipt.receipt_seq != wanted_seq or receipt.previous != wanted:
+        raise VerificationFailed(
+            f"receipt {receipt.receipt_seq} does not follow receipt {wanted_seq - 1}: the store was rolled back, or "
+            "gave receipts that never arrived; nothing may be erased until its operators have explained it"
+        )
+
+
+def _common(
+    store: StoreId, signed_manifest: bytes, stated: manifests.Manifest, at: datetime, retention_until: datetime
+) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "store": store,
+        "station": stated.station,
+        "acquisition": stated.acquisition,
+        "manifest": canonical.digest(signed_manifest),
+        "sealed": {"digest": stated.sealed_digest, "size_bytes": stated.sealed_size_bytes},
+        "at": canonical.format_time(at),
+        "retention_until": canonical.format_time(retention_until),
+    }
+
+
+def _verified_common(
+    fields: Fields, signed: SignedBytes, store: StoreId, station: StationId, manifest_bytes: bytes
+) -> dict[str, Any]:
+    """The common fields, checked against the station's own manifest."""
+    stated = manifests.decode(manifest_bytes)
+    sealed = fields.inner("sealed")
+    found = {
+        "store": fields.uuid("store"),
+        "station": fields.uuid("station"),
+        "acquisition": fields.uuid("acquisition"),
+        "manifest_digest": fields.digest("manifest"),
+        "sealed_digest": sealed.digest("digest"),
+        "sealed_size_bytes": sealed.count("size_bytes"),
+    }
+    sealed.end()
+    wanted = {
+        "store": store,
+        "station": station,
+        "acquisition": stated.acquisition,
+        "manifest_digest": canonical.digest(manifest_bytes),
+        "sealed_digest": stated.sealed_digest,
+        "sealed_size_bytes": stated.sealed_size_bytes,
+    }
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise VerificationFailed(f"the store signed for another {key}: {found[key]}, not {value}")
+    return found | {
+        "token": _TOKEN,
+        "nonce": fields.hex("nonce", _NONCE_BYTES),
+        "at": fields.time("at"),
+        "retention_until": fields.time("retention_until"),
+        "payload_digest": canonical.digest(signed.payload),
+    }

@@ -1,0 +1,214 @@
+"""The erase warrant: the one permission to erase a clip, given only where every condition of promise P01 is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dockd.core.canonical import decode_path, encode_path, format_time
+from dockd.core.fields import Fields
+from dockd.core.lifecycle import AcquisitionState
+from dockd.core.manifest import Manifest
+from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
+from dockd.core.remnants import remnant_of
+from dockd.errors import VerificationFailed, WarrantRefused
+from dockd.model import (
+    Acquisition,
+    AcquisitionId,
+    CameraIdentity,
+    Digest,
+    DockingId,
+    Epoch,
+    FoundFile,
+    Reread,
+    StoreId,
+    VerdictStatus,
+)
+
+HOLDING_FRESH = timedelta(minutes=5)  # of the station's own clock; the nonce proves that the answer is no older
+_TOKEN = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseWarrant:
+    """Permission to erase one file of one camera within one docking. Made by `issue` and `from_wire` alone."""
+
+    token: object
+    acquisition: AcquisitionId
+    docking: DockingId
+    epoch: Epoch
+    camera: CameraIdentity
+    file: FoundFile  # what may be erased, and nothing else
+    plaintext_digest: Digest  # what the second read found, and the manifest states
+    store: StoreId
+    receipt: Digest
+    holding: Digest
+    remnant: bool  # the rest of an interrupted erasure, under its own name
+
+    def __post_init__(self) -> None:
+        if self.token is not _TOKEN:
+            raise TypeError("a warrant is issued, not made")
+
+
+def issue(
+    *,
+    acquisition: Acquisition,
+    manifest: Manifest,
+    receipt: VerifiedReceipt,
+    holding: VerifiedHolding,
+    reread: Reread,
+    docking: DockingId,
+    epoch: Epoch,
+    camera_now: CameraIdentity,
+    custody_durable_size: int,
+    min_retention: timedelta,
+    asked_at: datetime,
+    now: datetime,
+    remnant: FoundFile | None = None,
+) -> EraseWarrant:
+    """Issue a warrant. Raises WarrantRefused, naming every condition that is not met.
+
+    `asked_at` is when, by the station's clock, the store was asked with the holding statement's nonce. With `remnant`,
+    the rest of an erasure that was begun under an earlier, durable warrant may go: it was read a second time then, and
+    cannot be compared again.
+    """
+    row, sealed = acquisition, acquisition.sealed
+    wanted_state = AcquisitionState.STORED if remnant is None else AcquisitionState.WARRANTED
+    digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
+    for_this = (row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes)
+    unmet = {
+        f"the clip is {row.state}, not {wanted_state.value}": row.state != wanted_state,
+        "its reads disagree": row.contested,
+        f"it is {manifest.verdict.value}, and nobody released it": manifest.verdict is not VerdictStatus.INTACT
+        and not row.released_by,
+        "the manifest is of another acquisition or camera": manifest.acquisition != row.acquisition
+        or manifest.camera != row.camera,
+        "the receipt is for another acquisition": _subject(receipt) != for_this,
+        "the holding statement is for another acquisition": _subject(holding) != for_this,
+        "receipt and holding statement are by two stores": (receipt.store, receipt.manifest_digest)
+        != (holding.store, holding.manifest_digest),
+        "the holding statement is not of right now": not timedelta(0) <= now - asked_at <= HOLDING_FRESH,
+        f"the store keeps it until {format_time(holding.retention_until)} only": min(
+            receipt.retention_until - receipt.at, holding.retention_until - receipt.at
+        )
+        < min_retention,
+        "the second read found other bytes": len(digests) != 1,
+        "another camera is in the bay": camera_now != manifest.camera,
+        "its custody entry is not durable": manifest.custody_seq >= custody_durable_size
+        or row.custody_seq != manifest.custody_seq,
+    } | (_file_conditions(row, manifest, reread, docking) if remnant is None else _remnant_conditions(row, remnant))
+    reasons = tuple(reason for reason, broken in unmet.items() if broken)
+    if reasons:
+        raise WarrantRefused(reasons)
+    return EraseWarrant(
+        token=_TOKEN,
+        acquisition=row.acquisition,
+        docking=docking,
+        epoch=epoch,
+        camera=camera_now,
+        file=remnant or row.file,
+        plaintext_digest=manifest.plaintext_digest,
+        store=receipt.store,
+        receipt=receipt.payload_digest,
+        holding=holding.payload_digest,
+        remnant=remnant is not None,
+    )
+
+
+def to_wire(warrant: EraseWarrant) -> dict[str, Any]:
+    """For the reader, and for the custody entry that makes the warrant durable."""
+    camera, file = warrant.camera, warrant.file
+    return {
+        "acquisition": warrant.acquisition,
+        "docking": warrant.docking,
+        "epoch": int(warrant.epoch),
+        "camera": {
+            "vendor": camera.vendor,
+            "product": camera.product,
+            "serial": camera.serial,
+            "model": camera.model,
+            "volume_id": camera.volume_id,
+        },
+        "path": encode_path(file.path),
+        "size_bytes": file.size_bytes,
+        "mtime_ns": str(file.mtime_ns),
+        "inode": str(file.inode),
+        "links": file.links,
+        "plaintext": warrant.plaintext_digest,
+        "store": warrant.store,
+        "receipt": warrant.receipt,
+        "holding": warrant.holding,
+        "remnant": "yes" if warrant.remnant else "no",
+    }
+
+
+def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camera: CameraIdentity) -> EraseWarrant:
+    """The warrant that the station issued to this very docking. Raises WarrantRefused for any other.
+
+    The reader is handed it over a socket that only its own station holds.
+    """
+    try:
+        fields = Fields(record, "warrant")
+        who = fields.inner("camera")
+        warrant = EraseWarrant(
+            token=_TOKEN,
+            acquisition=AcquisitionId(fields.uuid("acquisition")),
+            docking=DockingId(fields.uuid("docking")),
+            epoch=Epoch(fields.count("epoch")),
+            camera=CameraIdentity(
+                **{key: who.text(key) for key in ("vendor", "product", "serial", "model", "volume_id")}
+            ),
+            file=FoundFile(
+                path=decode_path(fields.text("path")),
+                size_bytes=fields.count("size_bytes"),
+                mtime_ns=int(fields.text("mtime_ns")),
+                inode=int(fields.text("inode")),
+                links=fields.count("links"),
+            ),
+            plaintext_digest=fields.digest("plaintext"),
+            store=StoreId(fields.uuid("store")),
+            receipt=fields.digest("receipt"),
+            holding=fields.digest("holding"),
+            remnant=fields.text("remnant") == "yes",
+        )
+        who.end()
+        fields.end()
+    except (VerificationFailed, ValueError) as error:
+        raise WarrantRefused((f"not a warrant: {error}",)) from error
+    unmet = {
+        "the warrant is of another docking": (warrant.docking, warrant.epoch) != (docking, epoch),
+        "the warrant is for another camera": warrant.camera != camera,
+        "the warrant names a remnant that is none": warrant.remnant
+        and remnant_of(warrant.file.path) != warrant.acquisition,
+    }
+    reasons = tuple(reason for reason, broken in unmet.items() if broken)
+    if reasons:
+        raise WarrantRefused(reasons)
+    return warrant
+
+
+def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[AcquisitionId, Digest, int]:
+    return statement.acquisition, statement.sealed_digest, statement.sealed_size_bytes
+
+
+def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docking: DockingId) -> dict[str, bool]:
+    """The clip was read a second time in this uninterrupted docking, and is still the file that was read."""
+    sealed = row.sealed
+    return {
+        "it was not read a second time within this docking": reread.docking != docking or row.docking != docking,
+        "the file is not the one that was read a second time": reread.file != row.file,
+        "the file is not the one that was sealed": sealed is None
+        or (row.file.path, row.file.size_bytes, row.file.mtime_ns)
+        != (manifest.path, manifest.size_bytes, manifest.mtime_ns),
+        "the file has several links": row.file.links != 1,
+    }
+
+
+def _remnant_conditions(row: Acquisition, remnant: FoundFile) -> dict[str, bool]:
+    """What an erasure under an earlier warrant left is that very file, by inode and by the name it was given."""
+    return {
+        "the remnant bears another name": remnant_of(remnant.path) != row.acquisition,
+        "the remnant is another file": remnant.inode != row.file.inode or remnant.links != 1,
+        "the remnant has another size": remnant.size_bytes not in (0, row.file.size_bytes),
+    }
