@@ -67,7 +67,8 @@ def upload_path(asked: str, answer: Answer) -> str:
     # A server behind a proxy that ends TLS may call itself http: same host and path, so our own scheme is kept.
     if there.hostname != here.hostname or there.scheme not in ("http", "https"):
         raise StoreUntrusted("the store named an upload address outside itself: compare its public name with store.url")
-    return there.path + (f"?{there.query}" if there.query else "")
+    query = f"?{there.query}" if there.query else ""
+    return f"{there.path}{query}"
 
 
 def _offset_of(answer: Answer) -> int:

@@ -1,0 +1,285 @@
+"""An evidence store in memory: the receiver's rules without a network, for tests and trials. It signs real receipts.
+
+Faults are ordered beforehand: `fail` before anything was done, `lose` the answer after it was, `cut` a PATCH short,
+`corrupt` its bytes, `forget` or `truncate` what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
+from dockd.core.keyfiles import StationPublic
+from dockd.core.manifest import Manifest, decode
+from dockd.core.transfer import Call
+from dockd.errors import (
+    OffsetConflict,
+    StoreError,
+    StoreIncomplete,
+    StoreRefused,
+    StoreUnreachable,
+    StoreUntrusted,
+    UploadCorrupt,
+    UploadLost,
+    VerificationFailed,
+)
+from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StoreId
+from dockd.stores.port import Witnessed
+
+
+@dataclass(slots=True, kw_only=True)
+class Kept:
+    """One announced acquisition, as the store has it."""
+
+    manifest: SignedBytes
+    decoded: Manifest
+    content: bytearray = field(default_factory=bytearray)
+    receipt: SignedBytes | None = None
+
+
+class MemoryStore:
+    """EvidenceStore for one station. What it holds can be looked at: `kept`, `calls`."""
+
+    def __init__(
+        self,
+        *,
+        store: StoreId,
+        key: sshsig.SigningKey,
+        station: StationPublic,
+        clock: Clock,
+        retention: timedelta = timedelta(days=365),
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._station = station
+        self._clock = clock
+        self.retention = retention
+        self.kept: dict[AcquisitionId, Kept] = {}
+        self.calls: list[tuple[Call, str]] = []
+        self._uploads: dict[str, AcquisitionId] = {}
+        self._made = 0
+        self._receipts: list[SignedBytes] = []
+        self._witnessed = (0, merkle.EMPTY_ROOT)
+        self._failing: dict[Call, deque[StoreError]] = {call: deque() for call in Call}
+        self._losing: dict[Call, int] = dict.fromkeys(Call, 0)
+        self._cuts: deque[int] = deque()
+        self._corrupting = 0
+
+    # --- faults
+
+    def fail(self, call: Call, *errors: StoreError) -> None:
+        """The next calls of this kind raise these, one each, before they do anything."""
+        self._failing[call].extend(errors)
+
+    def lose(self, call: Call, count: int = 1) -> None:
+        """The next calls of this kind do all they should, and their answer is lost."""
+        self._losing[call] += count
+
+    def cut(self, *kept_bytes: int) -> None:
+        """The next PATCHes break after so many bytes, which are kept."""
+        self._cuts.extend(kept_bytes)
+
+    def corrupt(self, count: int = 1) -> None:
+        """The first byte of the next PATCHes is turned over."""
+        self._corrupting += count
+
+    def truncate(self, acquisition: AcquisitionId, size_bytes: int) -> None:
+        """Lose acknowledged bytes."""
+        del self.kept[acquisition].content[size_bytes:]
+
+    def forget(self, acquisition: AcquisitionId) -> None:
+        """Lose an acquisition altogether."""
+        del self.kept[acquisition]
+        self._uploads = {url: one for url, one in self._uploads.items() if one != acquisition}
+
+    def roll_back_receipts(self, count: int) -> None:
+        """Forget the newest receipts, as a store restored from a backup does."""
+        for signed in self._receipts[len(self._receipts) - count :]:
+            for kept in self.kept.values():
+                if kept.receipt == signed:
+                    kept.receipt = None
+        del self._receipts[len(self._receipts) - count :]
+
+    # --- the port
+
+    @property
+    def store(self) -> StoreId:
+        """The id."""
+        return self._store
+
+    @property
+    def key(self) -> sshsig.PublicKey:
+        """The public key that receipts verify against."""
+        return self._key.public
+
+    async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
+        """As the port says."""
+        self._begin(Call.REGISTER, acquisition)
+        try:
+            sshsig.verify(self._station.manifest_key, sshsig.MANIFEST, manifest.payload, manifest.signature)
+            decoded = decode(manifest.payload)
+        except VerificationFailed as error:
+            raise StoreRefused(f"the manifest does not verify: {error}", status=400) from error
+        named = (decoded.acquisition, decoded.station, decoded.sealed_size_bytes)
+        if named != (acquisition, self._station.station, sealed_size_bytes):
+            raise StoreRefused("the manifest is of another acquisition, station or size", status=403)
+        for one, kept in self.kept.items():
+            same = one == acquisition or kept.decoded.sealed_digest == decoded.sealed_digest
+            if same and kept.manifest.payload != manifest.payload:
+                raise StoreRefused("the same id or ciphertext has another manifest", status=409)
+        if acquisition not in self.kept:
+            self.kept[acquisition] = Kept(manifest=manifest, decoded=decoded)
+            self._made += 1
+            self._uploads[f"/uploads/{self._made}"] = acquisition
+        self._end(Call.REGISTER)
+        return next(url for url, one in self._uploads.items() if one == acquisition)
+
+    async def offset(self, upload_url: str) -> int:
+        """As the port says."""
+        self._begin(Call.OFFSET, upload_url)
+        offset = len(self._find(upload_url).content)
+        self._end(Call.OFFSET)
+        return offset
+
+    async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
+        """As the port says. Blocks that arrived before a cancellation are kept."""
+        self._begin(Call.APPEND, upload_url)
+        kept = self._find(upload_url)
+        if kept.receipt is not None:
+            raise UploadLost("the upload is finished and takes no more bytes")
+        if offset != len(kept.content):
+            raise OffsetConflict(f"the upload stands at {len(kept.content)}, not at {offset}")
+        if offset + length > kept.decoded.sealed_size_bytes:
+            raise StoreRefused("more bytes than were announced", status=400)
+        cut = self._cuts.popleft() if self._cuts else None
+        flip, self._corrupting = self._corrupting > 0, max(0, self._corrupting - 1)
+        async for block in blocks:
+            arrived = bytes([block[0] ^ 1]) + block[1:] if flip else block
+            flip = False
+            kept.content += arrived
+            if cut is not None and len(kept.content) - offset >= cut:
+                del kept.content[offset + cut :]
+                raise StoreUnreachable("the connection broke")
+        self._end(Call.APPEND)
+        return len(kept.content)
+
+    async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
+        """As the port says."""
+        self._begin(Call.RECEIPT, acquisition)
+        kept = self._announced(acquisition)
+        if kept.manifest.payload != manifest.payload:
+            raise StoreRefused("another manifest was announced", status=403)
+        if kept.receipt is None:
+            kept.receipt = self._sign_receipt(kept)
+            self._receipts.append(kept.receipt)
+        self._end(Call.RECEIPT)
+        return kept.receipt
+
+    async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
+        """As the port says."""
+        self._begin(Call.HOLDING, acquisition)
+        kept = self._announced(acquisition)
+        if kept.receipt is None:
+            raise StoreIncomplete("the acquisition is not finished")
+        if _digest(kept.content) != kept.decoded.sealed_digest:
+            raise UploadLost("the object is not what was signed for")
+        signed = self._sign_holding(kept, nonce)
+        self._end(Call.HOLDING)
+        return signed
+
+    async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
+        """As the port says."""
+        self._begin(Call.WITNESS, str(old_size))
+        size, root = self._witnessed
+        if old_size != size:
+            raise OffsetConflict(f"the newest checkpoint has {size} entries, not {old_size}")
+        shown = self._parse(note)
+        try:
+            if size:
+                merkle.verify_consistency(size, shown.size, root, shown.root, list(proof))
+        except VerificationFailed as error:
+            raise StoreUntrusted(f"the custody log forked: {error}") from error
+        self._witnessed = (shown.size, shown.root)
+        cosigned = checkpoint.cosign(note, self._key, f"dockd-store/{self._store}", self._clock.now())
+        self._end(Call.WITNESS)
+        return Witnessed(note=cosigned)
+
+    async def witnessed_size(self) -> int:
+        """As the port says."""
+        self._begin(Call.WITNESS, "size")
+        return self._witnessed[0]
+
+    async def aclose(self) -> None:
+        """As the port says."""
+
+    # --- how
+
+    def _begin(self, call: Call, what: str) -> None:
+        self.calls.append((call, what))
+        if self._failing[call]:
+            raise self._failing[call].popleft()
+
+    def _end(self, call: Call) -> None:
+        if self._losing[call]:
+            self._losing[call] -= 1
+            raise StoreUnreachable("the answer was lost")
+
+    def _sign_receipt(self, kept: Kept) -> SignedBytes:
+        missing = kept.decoded.sealed_size_bytes - len(kept.content)
+        if missing:
+            raise StoreIncomplete(f"{missing} bytes are missing")
+        if _digest(kept.content) != kept.decoded.sealed_digest:
+            kept.content.clear()
+            raise UploadCorrupt("what arrived has another digest than the manifest's")
+        size, root = self._witnessed
+        now = self._clock.now()
+        payload = receipts.build_receipt(
+            store=self._store,
+            signed_manifest=kept.manifest.payload,
+            receipt_seq=len(self._receipts) + 1,
+            previous=canonical.digest(self._receipts[-1].payload) if self._receipts else receipts.NO_PREVIOUS,
+            witnessed_size=size,
+            witnessed_root=root,
+            at=now,
+            retention_until=now + self.retention,
+        )
+        return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.RECEIPT, payload))
+
+    def _sign_holding(self, kept: Kept, nonce: bytes) -> SignedBytes:
+        now = self._clock.now()
+        payload = receipts.build_holding(
+            store=self._store,
+            signed_manifest=kept.manifest.payload,
+            nonce=nonce,
+            at=now,
+            retention_until=now + self.retention,
+        )
+        return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.HOLDING, payload))
+
+    def _parse(self, note: bytes) -> checkpoint.Checkpoint:
+        origin = note.split(b"\n", 1)[0].decode(errors="replace")
+        if not origin.startswith(f"dockd/{self._station.station}/"):
+            raise StoreRefused("the checkpoint is of another log", status=403)
+        try:
+            return checkpoint.parse_and_verify(note, origin, self._station.checkpoint_key)
+        except VerificationFailed as error:
+            raise StoreUntrusted(f"the checkpoint does not verify: {error}") from error
+
+    def _find(self, upload_url: str) -> Kept:
+        acquisition = self._uploads.get(upload_url)
+        if acquisition is None:
+            raise UploadLost("no such upload")
+        return self.kept[acquisition]
+
+    def _announced(self, acquisition: AcquisitionId) -> Kept:
+        if acquisition not in self.kept:
+            raise UploadLost("no such acquisition")
+        return self.kept[acquisition]
+
+
+def _digest(content: bytes | bytearray) -> Digest:
+    return Digest("sha256:" + hashlib.sha256(content).hexdigest())
