@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiofiles
 import structlog
+from aiofiles.threadpool.binary import AsyncFileIO
 
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
 from dockd.core.transfer import Action, larger_patch, next_move, smaller_patch
@@ -271,7 +272,8 @@ async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], No
     """The sealed file's bytes. Raises VerificationFailed where the disk does not give them."""
     end = offset + length
     try:
-        async with aiofiles.open(path, "rb", buffering=0) as file:
+        file = await _opened(path)
+        try:
             await file.seek(offset)
             while offset < end:
                 block = await file.read(min(BLOCK_BYTES, end - offset))
@@ -280,8 +282,35 @@ async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], No
                 yield block
                 offset += len(block)
                 sent(offset)
+        finally:
+            await _close(file)
     except OSError as error:
         raise VerificationFailed(f"the spool file {path.name} cannot be read ({error.strerror})") from error
+
+
+async def _opened(path: Path) -> AsyncFileIO:
+    """Open for reading. After cancellation nothing stays open, although the thread may have opened it by then."""
+
+    async def open_it() -> AsyncFileIO:
+        return await aiofiles.open(path, "rb", buffering=0)
+
+    opening = asyncio.create_task(open_it())
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await _close(opening.result())
+        raise
+
+
+async def _close(file: AsyncFileIO) -> None:
+    """Close, also when cancelled meanwhile: a close that still waits for its thread would otherwise be dropped."""
+    closing = asyncio.create_task(file.close())
+    try:
+        await asyncio.shield(closing)
+    finally:
+        await asyncio.wait([closing])
 
 
 def _check_length(path: Path, size: int) -> None:

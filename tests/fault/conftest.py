@@ -1,0 +1,226 @@
+"""A station without cameras: a real journal and spool, clips as if just sealed, and a store in memory."""
+
+import asyncio
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dockd.core import canonical, sshsig
+from dockd.core.backoff import Backoff
+from dockd.core.keyfiles import StationPublic
+from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
+from dockd.core.manifest import Manifest, encode
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.model import (
+    Acquisition,
+    CameraIdentity,
+    Category,
+    FoundFile,
+    Sealed,
+    SignedBytes,
+    Verdict,
+    VerdictStatus,
+)
+from dockd.station.uplink import Uplink
+from dockd.stores.memory import MemoryStore
+
+CAMERA = CameraIdentity(serial="CAM1", model="M", volume_id=str(uuid.UUID(int=7)))
+
+
+class TurningClock:
+    """Time that passes at once while somebody sleeps, as long as the sleep is short; long sleeps last for ever."""
+
+    def __init__(self, longest_s=600.0):
+        self.longest_s = longest_s
+        self.passed_s = 0.0
+        self.sleeps = []
+        self._slept = asyncio.Event()
+
+    def now(self):
+        return datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=self.passed_s)
+
+    def monotonic_s(self):
+        return self.passed_s
+
+    async def sleep(self, delay_s):
+        until_s = self.passed_s + delay_s
+        self.sleeps.append(delay_s)
+        self._slept.set()
+        if delay_s > self.longest_s:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        self.passed_s = max(self.passed_s, until_s)
+
+    async def until_slept(self, count=None):
+        """Until somebody sleeps again, or altogether `count` times were slept."""
+        wanted = len(self.sleeps) + 1 if count is None else count
+        while len(self.sleeps) < wanted:
+            self._slept.clear()
+            await asyncio.wait_for(self._slept.wait(), 20)
+
+
+class Calls(list):
+    """The store's calls, with a way to wait for one."""
+
+    def __init__(self):
+        self._more = asyncio.Event()
+
+    def append(self, call):
+        super().append(call)
+        self._more.set()
+
+    async def until(self, wanted, count=1):
+        while sum(call is wanted for call, _ in self) < count:
+            self._more.clear()
+            await asyncio.wait_for(self._more.wait(), 20)
+
+
+class Bench:
+    """One station's sending half. `uplink(...)` makes a new life of it; the journal and the spool stay."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.clock = TurningClock()
+        self.station = str(uuid.UUID(int=1))
+        self.manifest_key, self.checkpoint_key = sshsig.SigningKey.generate(), sshsig.SigningKey.generate()
+        public = StationPublic(
+            station=self.station,
+            manifest_key=self.manifest_key.public,
+            checkpoint_key=self.checkpoint_key.public,
+        )
+        self.store = MemoryStore(
+            store=str(uuid.UUID(int=2)), key=sshsig.SigningKey.generate(), station=public, clock=self.clock
+        )
+        self.store.calls = Calls()
+        self.spool = Spool(directory / "spool", reserve_bytes=0, max_bytes=0)
+        self.journal = None
+        self.changed = asyncio.Queue()
+        self.states = {}
+        self._made = 0
+        self._docking = str(uuid.UUID(int=99))
+
+    async def open(self):
+        self.journal = await Journal.open(
+            self.directory / "state", station=self.station, clock=self.clock, checkpoint_key=self.checkpoint_key
+        )
+
+        def dock(tx):
+            if tx.docking(self._docking) is None:
+                tx.begin_docking(self._docking, tx.next_epoch(), 1, "d", CAMERA, DockingEvent.ADMITTED)
+
+        await self.journal.write(dock)
+
+    async def sealed(self, size=3 << 20, *, category=Category.NONE):
+        """A clip in state spooled."""
+        self._made += 1
+        acquisition = str(uuid.UUID(int=(0x019 << 116) | (7 << 76) | (2 << 62) | self._made))
+        content = hashlib.sha256(acquisition.encode()).digest() * (size // 32) + bytes(size % 32)
+        self.spool.path(acquisition).write_bytes(content)
+        file = FoundFile(path=b"%d.mp4" % self._made, size_bytes=size, mtime_ns=1, inode=self._made)
+        sealed = Sealed(
+            file=file,
+            plaintext_digest=canonical.digest(b"plain" + content[:32]),
+            plaintext_size_bytes=size,
+            sealed_digest=canonical.digest(content),
+            sealed_size_bytes=size,
+            verdict=Verdict(status=VerdictStatus.INTACT, container="mp4"),
+            recipients=("sha256:" + "1" * 64, "sha256:" + "2" * 64),
+        )
+        row = Acquisition(
+            acquisition=acquisition,
+            state="found",
+            docking=self._docking,
+            bay=1,
+            camera=CAMERA,
+            file=file,
+            category=category,
+            category_reason="",
+            found_at=self.clock.now(),
+        )
+        nonce = hashlib.sha256(b"nonce" + acquisition.encode()).digest()
+
+        def change(tx):
+            tx.add_acquisition(row)
+            tx.advance(acquisition, AcquisitionEvent.READ_STARTED, attempts=1)
+            seq = tx.next_seq()
+            payload = encode(_manifest(self.station, row, sealed, seq, nonce))
+            signed = SignedBytes(payload=payload, signature=sshsig.sign(self.manifest_key, sshsig.MANIFEST, payload))
+            tx.put_manifest(acquisition, signed, nonce)
+            return tx.advance(
+                acquisition,
+                AcquisitionEvent.SEALED,
+                sealed=sealed,
+                manifest_digest=canonical.digest(payload),
+                custody_seq=seq,
+            )
+
+        return await self.journal.write(change)
+
+    def uplink(self, **changes):
+        wanted = {
+            "journal": self.journal,
+            "spool": self.spool,
+            "store": self.store,
+            "station": self.station,
+            "clock": self.clock,
+            "random": lambda count: b"\x80" * count,
+            "slots": 3,
+            "patch_bytes": 1 << 20,
+            "on_changed": self.changed.put_nowait,
+            "backoff": Backoff(),
+        }
+        return Uplink(**(wanted | changes))
+
+    async def until(self, acquisition, state):
+        """Wait for a row's state, as the uplink tells of it."""
+        while self.states.get(acquisition) != state:
+            row = await asyncio.wait_for(self.changed.get(), 20)
+            self.states[row.acquisition] = row.state
+
+    async def row(self, acquisition):
+        return await self.journal.read(lambda tx: tx.acquisition(acquisition))
+
+    async def events(self):
+        """The names of all custody entries, in order."""
+        lines = await self.journal.read(lambda tx: tx.lines(0, 100_000))
+        return [canonical.decode(line, type_="custody")["event"] for line in lines]
+
+
+def _manifest(station, row, sealed, seq, nonce):
+    return Manifest(
+        acquisition=row.acquisition,
+        station=station,
+        bay=row.bay,
+        docking=row.docking,
+        camera=row.camera,
+        path=row.file.path,
+        size_bytes=row.file.size_bytes,
+        mtime_ns=row.file.mtime_ns,
+        recorded_at=None,
+        duration_ms=None,
+        clock_offset_ms=None,
+        category=row.category,
+        category_reason="",
+        verdict=sealed.verdict.status,
+        reasons=(),
+        container="mp4",
+        plaintext_digest=sealed.plaintext_digest,
+        plaintext_size_bytes=sealed.plaintext_size_bytes,
+        sealed_digest=sealed.sealed_digest,
+        sealed_size_bytes=sealed.sealed_size_bytes,
+        recipients=sealed.recipients,
+        dockd="0",
+        custody_seq=seq,
+        nonce=nonce,
+    )
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    made = Bench(tmp_path)
+    await made.open()
+    yield made
+    await made.journal.aclose()
