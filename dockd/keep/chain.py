@@ -1,13 +1,15 @@
-"""The custody log within the journal's transaction: the next line, its link to the line before, and the tree over all."""
+"""The custody log within the journal's transaction: the next line, its link to the one before, and the tree."""
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dockd.core import custody
 from dockd.core.merkle import Frontier
 from dockd.keep.queries import Queries
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 class Chain:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from dockd.errors import JournalError
-from dockd.keep.queries import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dockd.keep.queries import Queries
 
 _log = structlog.get_logger()
 
@@ -49,7 +53,7 @@ class Mirror:
         self.sync()
 
     def sync(self) -> None:
-        """Make everything so far durable. Raises JournalError where the file is not the one that was opened, as it was."""
+        """Make everything so far durable. Raises JournalError where the file is no longer the one that was opened."""
         os.fsync(self._fd)
         ours = os.fstat(self._fd)
         try:

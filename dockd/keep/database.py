@@ -6,9 +6,12 @@ import fcntl
 import os
 import sqlite3
 from importlib import resources
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dockd.errors import JournalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _APPLICATION_ID = 0x646F636B  # "dock"
 _BUSY_TIMEOUT_S = 10.0  # another program may look into the file; nobody else writes

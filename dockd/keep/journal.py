@@ -10,18 +10,21 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import structlog
 
-from dockd.core.sshsig import SigningKey
 from dockd.errors import JournalError
 from dockd.keep.ledger import Ledger, Outcome, Seams
 from dockd.keep.records import Counts, DockingRecord, Tally
 from dockd.keep.transaction import Tx
-from dockd.model import Clock, StationId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dockd.core.sshsig import SigningKey
+    from dockd.model import Clock, StationId
 
 __all__ = ["Counts", "DockingRecord", "Journal", "Seams", "Tally", "Tx"]
 
@@ -35,7 +38,7 @@ _UNSIGNED_ENTRIES = 512  # and so does this many entries without one, pause or n
 
 
 class _Job(Generic[T]):
-    """One thing for the thread to do. `future` belongs to the event loop; the thread only looks whether it was cancelled."""
+    """One thing for the thread to do. The thread only looks whether its future was cancelled."""
 
     __slots__ = ("call", "future", "is_change")
 
@@ -56,6 +59,7 @@ class Journal:
         self._opened: asyncio.Future[Ledger] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
         self._closing = False
+        self._waiting: set[_Job[Any]] = set()
         self._ledger: Ledger | None = None
         # A daemon thread: should the program end without `aclose`, there is nothing to save that is not durable.
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -149,9 +153,14 @@ class Journal:
         if self._closing:
             self._room.release()
             raise JournalError("the journal is closed")
-        job = _Job(call, self._loop.create_future(), is_change=is_change)
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(call, future, is_change=is_change)
+        self._waiting.add(job)
         self._queue.put(job)
-        return await job.future
+        try:
+            return await future
+        finally:
+            self._waiting.discard(job)
 
     def _close(self) -> None:
         if not self._closing:
@@ -166,6 +175,17 @@ class Journal:
                 job.future.set_exception(outcome.error)
             else:
                 job.future.set_result(outcome.value)
+
+    def _bury(self, error: BaseException) -> None:
+        """The thread ended over a mistake of ours: nobody waits for it in vain, and everybody learns why."""
+        self._closing = True
+        for job in self._waiting:
+            if not job.future.done():
+                death = JournalError(f"the journal's thread ended: {type(error).__name__}: {error}")
+                death.__cause__ = error
+                job.future.set_exception(death)
+        for _ in range(_QUEUE_JOBS):
+            self._room.release()
 
     # --- in the thread
 
@@ -183,6 +203,9 @@ class Journal:
         self._tell(_set_result, self._opened, ledger)
         try:
             self._serve(ledger)
+        except BaseException as error:
+            _log.critical("journal_thread_ended", error=f"{type(error).__name__}: {error}")
+            self._tell(self._bury, error)
         finally:
             ledger.close()
             self._tell(_set_result, self._ended, None)
@@ -241,7 +264,7 @@ def _sign(ledger: Ledger) -> None:
     try:
         ledger.checkpoint()
     except JournalError as error:
-        _log.error("custody_checkpoint_failed", error=str(error))  # noqa: TRY400  one line is enough
+        _log.error("custody_checkpoint_failed", error=str(error))
 
 
 def _set_result(future: asyncio.Future[Any], value: object) -> None:

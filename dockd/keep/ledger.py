@@ -10,26 +10,32 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 
 from dockd.core import checkpoint as notes
 from dockd.core import merkle
-from dockd.core.sshsig import SigningKey
 from dockd.errors import JournalError, VerificationFailed
 from dockd.keep import custody_file, database, durable
 from dockd.keep.chain import Chain
 from dockd.keep.custody_file import Mirror
 from dockd.keep.queries import Queries
 from dockd.keep.transaction import Tx
-from dockd.model import Clock, StationId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dockd.core.sshsig import SigningKey
+    from dockd.model import Clock, StationId
 
 _log = structlog.get_logger()
 T = TypeVar("T")
+
+# What SQLite says of a change that asks for the impossible; all else that it says is about the disk.
+_MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 
 
 def _commit(connection: sqlite3.Connection) -> None:
@@ -135,8 +141,8 @@ class Ledger:
         connection.execute("SAVEPOINT change")
         try:
             value = change(tx)
-        except BaseException as error:  # noqa: BLE001  it belongs to whoever asked for the change
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _MISTAKES):
                 raise  # the disk, not the change
             connection.execute("ROLLBACK TO change")
             self._chain.reload(staged)
@@ -174,7 +180,7 @@ class Ledger:
         return note
 
     def is_signed(self) -> bool:
-        """Whether there is nothing to sign: the checkpoint on disk covers all, or the ledger failed and signs no more."""
+        """Whether there is nothing to sign: the checkpoint on disk covers all, or the ledger failed."""
         if self._failure is not None:
             return True
         return self.signed_size == self.durable_size and (self.custody / "checkpoint").exists()
@@ -185,7 +191,7 @@ class Ledger:
             try:
                 self._connection.close()
             except sqlite3.Error as error:
-                _log.error("journal_close_failed", error=str(error))  # noqa: TRY400  one line is enough
+                _log.error("journal_close_failed", error=str(error))
             self._connection = None
         if self._mirror is not None:
             self._mirror.close()
@@ -256,7 +262,7 @@ class Ledger:
             try:
                 connection.execute("ROLLBACK")
             except sqlite3.Error as error:
-                _log.error("journal_rollback_failed", error=str(error))  # noqa: TRY400  one line is enough
+                _log.error("journal_rollback_failed", error=str(error))
 
     def _refusal(self, cause: BaseException | None = None) -> Outcome[Any]:
         error = JournalError(self._refusal_text())

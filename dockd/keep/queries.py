@@ -1,9 +1,8 @@
-"""What the journal can be asked. Every pick that a running station repeats is an index search, whatever the journal holds."""
+"""What the journal can be asked. Every pick that a running station repeats is an index search."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from dockd.core.lifecycle import AcquisitionState
 from dockd.errors import JournalError
@@ -20,6 +19,10 @@ from dockd.model import (
     SignedBytes,
     StoreId,
 )
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
 
 _SENDABLE = "state IN ('spooled', 'uploading')"
 

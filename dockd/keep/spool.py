@@ -13,13 +13,16 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import AcquisitionId, DockingId, SignedBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _log = structlog.get_logger()
 

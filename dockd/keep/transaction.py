@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sqlite3
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import (
@@ -15,11 +13,9 @@ from dockd.core.lifecycle import (
     AcquisitionEvent,
     AcquisitionState,
     DockingEvent,
-    DockingState,
     following,
 )
 from dockd.errors import IllegalTransition
-from dockd.keep.chain import Chain
 from dockd.keep.queries import Queries
 from dockd.keep.records import DockingRecord, acquisition_columns, docking_columns, noted_columns
 from dockd.model import (
@@ -36,6 +32,12 @@ from dockd.model import (
     StationId,
     StoreId,
 )
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from dockd.keep.chain import Chain
 
 _NO_DETAILS: Mapping[str, Any] = {}
 
@@ -61,7 +63,7 @@ class Tx(Queries):
 
     # --- custody
 
-    def record(
+    def record(  # noqa: PLR0913  an entry has these fields
         self,
         event: str,
         *,
@@ -71,7 +73,7 @@ class Tx(Queries):
         camera: str | None = None,
         details: Mapping[str, Any],
     ) -> int:
-        """Write a custody entry; returns its number. Raises ValueError for what an entry cannot say, or its size cap."""
+        """Write a custody entry; returns its number. Raises ValueError for what an entry cannot say or hold."""
         self._check_writable()
         return self._chain.append(
             at=self._clock.now(),
@@ -103,7 +105,7 @@ class Tx(Queries):
         self.put("epoch", str(epoch))
         return epoch
 
-    def begin_docking(
+    def begin_docking(  # noqa: PLR0913, PLR0917  what a docking is made of
         self,
         docking: DockingId,
         epoch: Epoch,
@@ -209,7 +211,7 @@ class Tx(Queries):
     def put_receipt(
         self, acquisition: AcquisitionId, store: StoreId, receipt: SignedBytes, receipt_seq: int, digest: Digest
     ) -> None:
-        """Keep a verified receipt. The same bytes again change nothing; other ones are refused with IllegalTransition."""
+        """Keep a verified receipt. Idempotent for the same bytes; raises IllegalTransition for other ones."""
         kept = self.receipt(acquisition, store)
         if kept is not None:
             if kept.payload != receipt.payload:
