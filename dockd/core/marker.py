@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dockd.core.canonical import format_time
 from dockd.errors import CameraRefused
 from dockd.model import CameraIdentity
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MARKER_NAME = b"dockd-camera.toml"
 MAX_MARKER_BYTES = 4096

@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
 
 import structlog
 from watchdog.events import DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from dockd.core.marker import MARKER_NAME
 from dockd.devices.marker import read_marker
 from dockd.devices.port import Plugged, Unplugged
 from dockd.errors import CameraGone, CameraRefused
-from dockd.model import BayNumber, CameraIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from watchdog.observers.api import BaseObserver, ObservedWatch
+
+    from dockd.model import BayNumber, CameraIdentity
 
 _log = structlog.get_logger()
 

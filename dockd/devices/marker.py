@@ -6,12 +6,15 @@ import errno
 import os
 import stat
 import uuid
-from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dockd.core.marker import MARKER_NAME, MAX_MARKER_BYTES, format_marker, parse_marker
 from dockd.errors import CameraRefused
 from dockd.model import CameraIdentity, Entropy
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO must not hold us up
 

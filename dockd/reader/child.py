@@ -1,0 +1,206 @@
+"""One reader: takes requests from its socket, one at a time, until the daemon closes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import select
+import socket
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from dockd.core import warrant as warrants
+from dockd.core.sealing import Recipient
+from dockd.errors import DockdError, EraseFailed, ReaderDied, VerificationFailed, WarrantRefused
+from dockd.model import AcquisitionId, Digest, DockingId, Epoch, FoundFile
+from dockd.reader import messages
+from dockd.reader.acquire import acquire
+from dockd.reader.camera import Camera
+from dockd.reader.confine import confine_reader
+from dockd.reader.erase import LeftHalfway, erase
+from dockd.reader.faults import VARIABLE, Faults
+from dockd.reader.listing import walk
+from dockd.reader.reread import reread
+from dockd.reader.work import Unwanted, Work, shielded_buffer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dockd.core.warrant import EraseWarrant
+
+_BATCH_ENTRIES = 200
+_BATCH_BYTES = 32 * 1024  # one entry has at most about 14 KiB: a batch stays below the cap of a message
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def run(start: bytes, camera_fd: int, incoming_fd: int, socket_fd: int, parent: int) -> int:
+    """Serve one docking; returns the exit status. Called once, right after the fork, from a single-threaded program."""
+    confine_reader(parent, (camera_fd, incoming_fd, socket_fd))
+    with socket.socket(fileno=socket_fd) as channel:
+        fields = messages.unpack(start, None)
+        link = _Link(channel, Epoch(messages.integer(fields, "epoch")))
+        try:
+            session = _Session(link, _work(fields, link, camera_fd, incoming_fd))
+            link.send("ready")
+            session.serve()
+        except Unwanted:
+            return os.EX_OK
+        except DockdError as error:
+            return link.give_up(error, messages.error_to_wire(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, the daemon hears of it, and this reader ends
+            return link.give_up(error, {"error": "ReaderDied", "message": _words(error)})
+    return os.EX_OK
+
+
+def _work(fields: dict[str, Any], link: _Link, camera_fd: int, incoming_fd: int) -> Work:
+    rules = messages.rules_from_wire(messages.table(fields, "rules"))
+    return Work(
+        docking=DockingId(messages.text(fields, "docking")),
+        epoch=link.epoch,
+        camera=Camera(camera_fd, messages.identity_from_wire(messages.table(fields, "camera"))),
+        incoming_fd=incoming_fd,
+        recipients=tuple(Recipient.parse(text) for text in messages.texts(fields, "recipients")),
+        rules=rules,
+        buffer=shielded_buffer(rules.block_bytes),
+        random=secrets.token_bytes,
+        faults=Faults(os.environ.get(VARIABLE, "")),
+        wanted=link.require_open,
+        tell=link.progress,
+    )
+
+
+class _Link:
+    """The socket to the daemon."""
+
+    def __init__(self, channel: socket.socket, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self._channel = channel
+        self._poll = select.poll()
+        self._poll.register(channel, 0)  # hang-ups are reported unasked
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Raises Unwanted where nobody listens."""
+        try:
+            self._channel.send(messages.pack(self.epoch, kind, **fields))
+        except OSError as error:
+            raise Unwanted from error
+
+    def receive(self) -> dict[str, Any]:
+        """The next request. Raises Unwanted where none will come, ReaderDied for one of another epoch."""
+        try:
+            message = self._channel.recv(messages.MAX_MESSAGE_BYTES + 1)
+        except OSError as error:
+            raise Unwanted from error
+        if not message:
+            raise Unwanted
+        return messages.unpack(message, self.epoch)
+
+    def require_open(self) -> None:
+        """Raise Unwanted where the daemon closed its end."""
+        if self._poll.poll(0):
+            raise Unwanted
+
+    def progress(self, acquisition: AcquisitionId, phase: str, done_bytes: int, size_bytes: int) -> None:
+        """Say how far it is."""
+        self.send("progress", acquisition=acquisition, phase=phase, done=str(done_bytes), size=str(size_bytes))
+
+    def give_up(self, error: Exception, words: dict[str, Any]) -> int:
+        """A last word, if anybody listens."""
+        try:
+            self.send("error", **words)
+        except Unwanted:
+            return os.EX_OK
+        return os.EX_PROTOCOL if isinstance(error, ReaderDied) else os.EX_SOFTWARE
+
+
+class _Session:
+    """The requests of one docking."""
+
+    def __init__(self, link: _Link, work: Work) -> None:
+        self._link = link
+        self._work = work
+        self._reread: dict[AcquisitionId, tuple[FoundFile, Digest]] = {}  # by this very reader
+        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
+            "list": self._list,
+            "acquire": self._acquire,
+            "reread": self._second_read,
+            "erase": self._erase,
+        }
+
+    def serve(self) -> None:
+        """Answer until the socket is closed. Raises Unwanted then, and whatever ends a reader."""
+        while True:
+            fields = self._link.receive()
+            request = self._requests.get(messages.text(fields, "kind"))
+            if request is None:
+                raise ReaderDied(f"no request is called {fields['kind']!r}")
+            try:
+                request(fields)
+            except (ReaderDied, VerificationFailed):
+                raise
+            except DockdError as error:
+                self._link.send("error", **messages.error_to_wire(error))
+            except OSError as error:
+                self._link.send("error", **messages.error_to_wire(self._work.camera.translate(error, b"the clip")))
+
+    def _list(self, _: dict[str, Any]) -> None:
+        batch: list[dict[str, Any]] = []
+        size = 0
+        for listed in walk(self._work.camera, self._work.rules):
+            self._work.faults.at("list", listed.file.path)
+            entry = messages.listed_to_wire(listed)
+            length = len(json.dumps(entry))
+            if batch and (size + length > _BATCH_BYTES or len(batch) == _BATCH_ENTRIES):
+                self._link.send("entries", entries=batch)
+                batch, size = [], 0
+            batch.append(entry)
+            size += length
+        self._link.send("entries", entries=batch)
+        self._link.send("done")
+
+    def _acquire(self, fields: dict[str, Any]) -> None:
+        acquisition, file = _subject(fields)
+        sealed = acquire(self._work, acquisition, file)
+        self._link.send("sealed", acquisition=acquisition, sealed=messages.sealed_to_wire(sealed))
+
+    def _second_read(self, fields: dict[str, Any]) -> None:
+        acquisition, file = _subject(fields)
+        again = reread(self._work, acquisition, file)
+        self._reread[acquisition] = (file, again.plaintext_digest)
+        self._link.send("reread", acquisition=acquisition, reread=messages.reread_to_wire(again))
+
+    def _erase(self, fields: dict[str, Any]) -> None:
+        warrant = self._warrant(messages.table(fields, "warrant"))
+        erasure = erase(self._work, warrant)
+        self._reread.pop(warrant.acquisition, None)
+        self._link.send("erased", acquisition=warrant.acquisition, erasure=messages.erasure_to_wire(erasure))
+
+    def _warrant(self, record: dict[str, Any]) -> EraseWarrant:
+        """The warrant, if this reader itself knows that it fits. Raises EraseFailed, with nothing touched."""
+        work = self._work
+        try:
+            warrant = warrants.from_wire(record, docking=work.docking, epoch=work.epoch, camera=work.camera.identity)
+        except WarrantRefused as refusal:
+            raise EraseFailed(str(refusal)) from refusal
+        own = self._reread.get(warrant.acquisition)
+        if not warrant.remnant and own != (warrant.file, warrant.plaintext_digest):
+            raise EraseFailed(
+                "not erased: this reader did not itself read that file a second time and find that digest"
+            )
+        return warrant
+
+
+def _subject(fields: dict[str, Any]) -> tuple[AcquisitionId, FoundFile]:
+    acquisition = messages.text(fields, "acquisition")
+    if not _UUID.fullmatch(acquisition):
+        raise ReaderDied("an acquisition's id is no UUID")
+    return AcquisitionId(acquisition), messages.file_from_wire(messages.table(fields, "file"))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, LeftHalfway):
+        return messages.short(str(error))
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return messages.short(f"{type(error).__name__} in {where.name}, line {where.lineno}: {error}")

@@ -1,0 +1,304 @@
+"""The daemon's side: start readers, ask them, and end them without ever waiting for one that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from dockd.core.warrant import EraseWarrant, to_wire
+from dockd.errors import ReaderDied
+from dockd.model import (
+    AcquisitionId,
+    BayNumber,
+    CameraIdentity,
+    DockingId,
+    Epoch,
+    Erasure,
+    FoundFile,
+    ListedFile,
+    Reread,
+    Sealed,
+)
+from dockd.reader import messages
+from dockd.reader.rules import ClipRules
+from dockd.reader.server import ForkServerProgram, Started
+
+__all__ = ["ClipRules", "ForkServer", "OnProgress", "Reader"]
+
+_log = structlog.get_logger()
+
+END_WORDS_S = 1.0  # that an error waits for the word on how a reader ended
+CLOSE_S = 2.0  # that `aclose` gives a reader before it is killed
+
+OnProgress = Callable[[AcquisitionId, str, int, int], None]
+
+
+class ForkServer:
+    """Starts readers. The program behind it is started anew, for the next request, when it has died."""
+
+    def __init__(self, python: str | None, faults: str | None) -> None:
+        self._python = python
+        self._faults = faults
+        self._program: ForkServerProgram | None = None
+
+    @classmethod
+    async def start(cls, *, python: str | None = None, faults: str | None = None) -> ForkServer:
+        """Start the program. To be called on the main thread: readers die with the thread that started it.
+
+        `faults`, for tests alone, replaces what the environment says (dockd.reader.faults).
+        """
+        server = cls(python, faults)
+        server._living()
+        return server
+
+    @property
+    def pid(self) -> int | None:
+        """Of the program, while it lives."""
+        return self._program.pid if self._program and self._program.alive else None
+
+    async def reader(
+        self,
+        *,
+        docking: DockingId,
+        epoch: Epoch,
+        bay: BayNumber,
+        camera_fd: int,
+        incoming_fd: int,
+        identity: CameraIdentity,
+        recipients: tuple[str, ...],
+        rules: ClipRules,
+        on_progress: OnProgress,
+    ) -> Reader:
+        """A new reader for one docking; the two descriptors stay the caller's. Raises ReaderDied, CameraGone.
+
+        After cancellation no reader is left, or one that was already sent SIGKILL.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        start = messages.pack(
+            epoch,
+            "start",
+            docking=docking,
+            bay=bay,
+            camera=messages.identity_to_wire(identity),
+            recipients=list(recipients),
+            rules=messages.rules_to_wire(rules),
+        )
+        reader: Reader | None = None
+        try:
+            with theirs:
+                started = await self._living().fork(start, (camera_fd, incoming_fd, theirs.fileno()))
+            reader = Reader(ours, started, docking=docking, epoch=epoch, on_progress=on_progress)
+            await reader.wait_ready()
+        except BaseException:
+            if reader is not None:
+                await reader.kill()
+            ours.close()
+            raise
+        _log.debug("reader_started", bay=bay, docking=docking, pid=reader.pid)
+        return reader
+
+    async def aclose(self) -> None:
+        """End the program and, with it, every reader. Idempotent; a hung one is killed, not waited for."""
+        program, self._program = self._program, None
+        if program is not None:
+            await program.aclose()
+
+    def _living(self) -> ForkServerProgram:
+        if self._program is None or not self._program.alive:
+            if self._program is not None:
+                _log.error("fork_server_died", pid=self._program.pid)
+            self._program = ForkServerProgram(self._python, self._faults)
+        return self._program
+
+
+class Reader:
+    """One reader. One call at a time; after a cancelled one and after ReaderDied only `kill` and `aclose` are left."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        started: Started,
+        *,
+        docking: DockingId,
+        epoch: Epoch,
+        on_progress: OnProgress,
+    ) -> None:
+        self.pid = started.pid
+        self.ended = started.ended  # of how it ended, in words; never has an exception
+        self._channel = channel
+        self._pidfd = started.pidfd
+        self._docking = docking
+        self._epoch = epoch
+        self._on_progress = on_progress
+        self._unusable = ""  # why no call may be made
+        self._waiting: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        channel.setblocking(False)  # noqa: FBT003  the name says it
+
+    async def wait_ready(self) -> None:
+        """Until the reader took on its camera. Raises CameraGone, ReaderDied."""
+        await self._answer("ready")
+
+    async def list(self) -> AsyncIterator[list[ListedFile]]:
+        """Everything on the camera, in batches as the reader finds them. Raises CameraGone, ReaderDied.
+
+        Left early, the reader cannot be used any more.
+        """
+        await self._ask("list")
+        while (fields := await self._message())["kind"] == "entries":
+            entries = fields.get("entries")
+            if not isinstance(entries, list):
+                raise await self._broken("a batch that is none")
+            yield [messages.listed_from_wire(entry) for entry in entries]
+        self._settle(fields, "done")
+
+    async def acquire(self, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
+        """Read a clip once into `<acquisition>.age` in the incoming directory, durable on return.
+
+        Raises CameraGone, ClipGone, ClipBusy, ClipChanged, ClipRefused, SpoolFull or ReaderDied; the clip is as it
+        was, and the incoming directory holds nothing but files of this docking.
+        """
+        await self._ask("acquire", acquisition=acquisition, file=messages.file_to_wire(file))
+        fields = await self._answer("sealed", acquisition)
+        sealed = messages.sealed_from_wire(messages.table(fields, "sealed"))
+        self._on_progress(acquisition, "acquire", file.size_bytes, file.size_bytes)
+        return sealed
+
+    async def reread(self, acquisition: AcquisitionId, file: FoundFile) -> Reread:
+        """Read a clip a second time, from the medium where possible. Raises as `acquire`, but for SpoolFull."""
+        await self._ask("reread", acquisition=acquisition, file=messages.file_to_wire(file))
+        fields = await self._answer("reread", acquisition)
+        again = messages.reread_from_wire(messages.table(fields, "reread"), self._docking)
+        self._on_progress(acquisition, "reread", file.size_bytes, file.size_bytes)
+        return again
+
+    async def erase(self, warrant: EraseWarrant, file: FoundFile) -> Erasure:
+        """Erase the file of a warrant, which this reader must itself have read a second time, or its remnant.
+
+        Raises EraseFailed, ClipBusy, ClipChanged, ClipGone, ClipRefused or CameraGone with the clip untouched under its
+        name; ReaderDied where that is not known, or where a remnant was left.
+        """
+        if file != warrant.file:
+            raise ValueError("the warrant is for another file")
+        await self._ask("erase", warrant=to_wire(warrant))
+        fields = await self._answer("erased", warrant.acquisition)
+        erasure = messages.erasure_from_wire(messages.table(fields, "erasure"))
+        self._on_progress(warrant.acquisition, "erase", file.size_bytes, file.size_bytes)
+        return erasure
+
+    async def kill(self) -> None:
+        """SIGKILL. Returns at once, also where the reader hangs in a device and stays. Idempotent."""
+        self._unusable = "it was ended"
+        if not self.ended.done():
+            with suppress(ProcessLookupError, OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._close()
+
+    async def aclose(self) -> None:
+        """Let the reader end by itself, for a moment; then kill it. Idempotent."""
+        self._unusable = "it was closed"
+        self._close()
+        try:
+            await asyncio.wait({self.ended}, timeout=CLOSE_S)
+        finally:
+            await self.kill()
+
+    # --- messages
+
+    async def _ask(self, kind: str, **fields: Any) -> None:
+        if self._unusable:
+            raise ReaderDied(f"the reader cannot be asked: {self._unusable}")
+        self._unusable = "an earlier call to it was cut short"  # until that call has its answer
+        try:
+            await self._loop.sock_sendall(self._channel, messages.pack(self._epoch, kind, **fields))
+        except OSError as error:
+            raise await self._died() from error
+
+    async def _answer(self, kind: str, acquisition: AcquisitionId | None = None) -> dict[str, Any]:
+        fields = await self._message()
+        if acquisition is not None and fields.get("acquisition") != acquisition and fields["kind"] != "error":
+            raise await self._broken("an answer about another acquisition")
+        self._settle(fields, kind)
+        return fields
+
+    def _settle(self, fields: dict[str, Any], kind: str) -> None:
+        """The call has its answer: the one wanted, or an error, which is raised."""
+        if fields["kind"] == "error":
+            error = messages.error_from_wire(fields)
+            if not isinstance(error, ReaderDied):
+                self._unusable = ""
+            raise error
+        if fields["kind"] != kind:
+            raise ReaderDied(f"the reader broke its protocol: {fields['kind']!r} is no answer")
+        self._unusable = ""
+
+    async def _message(self) -> dict[str, Any]:
+        """The next message that is no progress. One of another epoch, or malformed, ends the reader."""
+        while True:
+            message = await self._receive()
+            if not message:
+                raise await self._died()
+            try:
+                fields = messages.unpack(message, self._epoch)
+                if fields["kind"] != "progress":
+                    return fields
+                self._progress(fields)
+            except ReaderDied:
+                await self.kill()
+                raise
+
+    def _progress(self, fields: dict[str, Any]) -> None:
+        done, size = messages.text(fields, "done"), messages.text(fields, "size")
+        if done.isascii() and done.isdecimal() and size.isascii() and size.isdecimal():
+            acquisition = AcquisitionId(messages.text(fields, "acquisition"))
+            self._on_progress(acquisition, messages.text(fields, "phase"), int(done), int(size))
+
+    async def _receive(self) -> bytes:
+        """One datagram; empty where there will be no more. `kill` ends the wait at once."""
+        while True:
+            try:
+                return self._channel.recv(messages.MAX_MESSAGE_BYTES + 1)
+            except BlockingIOError:
+                await self._readable()
+            except OSError:
+                return b""
+
+    async def _readable(self) -> None:
+        waiting = self._loop.create_future()
+        descriptor = self._channel.fileno()
+        self._waiting = waiting
+        self._loop.add_reader(descriptor, _wake, waiting)
+        try:
+            await waiting
+        finally:
+            if self._waiting is waiting:  # else `kill` took it, and closed the socket
+                self._waiting = None
+                self._loop.remove_reader(descriptor)
+
+    async def _died(self) -> ReaderDied:
+        """The error to raise for a reader that is gone, with how it went, if that is known in time."""
+        await asyncio.wait({self.ended}, timeout=END_WORDS_S)
+        how = self.ended.result() if self.ended.done() else "broke off"
+        return ReaderDied(f"the reader {how}")
+
+    async def _broken(self, what: str) -> ReaderDied:
+        await self.kill()
+        return ReaderDied(f"the reader broke its protocol: {what}")
+
+    def _close(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            _wake(waiting)
+        self._channel.close()
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -1,0 +1,110 @@
+"""The fork server: a fresh program without the daemon's memory, that forks a reader for each request.
+
+Started as `python -I -m dockd.reader.forkserver FD`. A request is one datagram, passed on unread, with three
+descriptors: camera root, incoming directory, the reader's socket. It has one thread, and ends with its socket.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import select
+import socket
+import sys
+
+from dockd.core import canonical, sealing
+from dockd.reader import child
+from dockd.reader.confine import confine_server
+from dockd.reader.messages import MAX_MESSAGE_BYTES
+
+_DESCRIPTORS = 3
+
+
+class _Server:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._readers: dict[int, int] = {}  # pidfd to pid
+
+    def serve(self) -> None:
+        """Until the daemon closes its end."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd != self._control.fileno():
+                    self._reap(fd)
+                elif not self._answer():
+                    return
+
+    def _answer(self) -> bool:
+        """One request. False: there will be no more."""
+        request, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS)
+        if not request:
+            return False
+        try:
+            if len(descriptors) == _DESCRIPTORS:
+                self._start(request, *descriptors)
+            else:
+                self._say("failed", message="a request without its descriptors")
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        return True
+
+    def _start(self, request: bytes, camera_fd: int, incoming_fd: int, socket_fd: int) -> None:
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._say("failed", message=f"no reader could be started: {error.strerror}")
+            return
+        if pid == 0:
+            status = os.EX_SOFTWARE
+            try:
+                status = child.run(request, camera_fd, incoming_fd, socket_fd, server)
+            finally:
+                os._exit(status)  # nothing of the server's own may run in the child
+        pidfd = os.pidfd_open(pid)
+        self._readers[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+        self._say("started", descriptors=(pidfd,), pid=pid)
+
+    def _reap(self, pidfd: int) -> None:
+        pid = self._readers.pop(pidfd)
+        self._poll.unregister(pidfd)
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+        status = 0 if ended is None else ended.si_status
+        killed = ended is not None and ended.si_code != os.CLD_EXITED
+        self._say("ended", pid=pid, signal=status if killed else 0, status=0 if killed else status)
+
+    def _say(self, kind: str, descriptors: tuple[int, ...] = (), **fields: int | str) -> None:
+        message = canonical.encode({"type": "forkserver", "v": 1, "kind": kind, **fields})
+        try:
+            socket.send_fds(self._control, [message], list(descriptors))
+        except OSError:  # the daemon is gone
+            sys.exit(os.EX_OK)
+
+
+def _warm_up() -> None:
+    """Do once what every reader would do first, then leave all of it alone, so that its pages stay shared."""
+    recipient = sealing.Identity.generate(secrets.token_bytes).recipient
+    sealer = sealing.Sealer((recipient,), secrets.token_bytes)
+    sealer.header()
+    sealer.seal(b"", final=True)
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    """Serve on the descriptor named on the command line."""
+    confine_server()
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        os.set_inheritable(control.fileno(), False)  # noqa: FBT003  the name says it
+        _warm_up()
+        _Server(control).serve()
+
+
+if __name__ == "__main__":
+    main()
