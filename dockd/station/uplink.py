@@ -61,7 +61,7 @@ class Uplink:
     `on_changed` hears of every row that the uplink changed. It is called from the workers and must not block.
     """
 
-    def __init__(  # noqa: PLR0913  wired once, by name, in the composition root
+    def __init__(
         self,
         *,
         journal: Journal,

@@ -32,7 +32,7 @@ class ReceiverStore:
     Raises ConfigError at construction where `url` or `ca_file` cannot be used.
     """
 
-    def __init__(  # noqa: PLR0913  wired once, by name, in the composition root
+    def __init__(
         self,
         *,
         url: str,
@@ -43,15 +43,10 @@ class ReceiverStore:
         clock: Clock,
         timeouts: Timeouts | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
-            problem = f"store.url: found {url!r}; allowed: https://HOST[:PORT][/PATH]"
-            raise ConfigError("the store's address cannot be used", problems=(problem,))
+        self._authority, path = _dialled(url)
         waits = timeouts or Timeouts()
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self._authority = f"{host}:{parts.port or 443}"
         self._origin = f"https://{self._authority}"
-        self._base = self._origin + parts.path.rstrip("/")
+        self._base = self._origin + path
         self._public = store_public
         self._station = station
         self._key = key
@@ -203,6 +198,20 @@ class ReceiverStore:
         if not upload_url.startswith("/"):
             raise StoreUntrusted("an upload address that is no path on the store")
         return self._origin + upload_url
+
+
+def _dialled(url: str) -> tuple[str, str]:
+    """The authority, always with its port, and the path before ours. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
+        problem = f"store.url: found {url!r}; allowed: https://HOST[:PORT][/PATH]"
+        raise ConfigError("the store's address cannot be used", problems=(problem,))
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}", parts.path.rstrip("/")
 
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
