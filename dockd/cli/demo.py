@@ -142,7 +142,9 @@ def _summarise(last: dict[str, Any], elapsed_s: float, verified: str, out: Path)
     rate = size(int(moved / elapsed_s)) if elapsed_s else "-"
     print()
     print(f"Read      {clips} clips, {size(count)}, from {len(bays)} cameras")
-    print(f"Stored    {stored} clips, sealed, pushed over TLS and signed for by the receiver: {rate}/s, {elapsed_s:.1f} s")
+    print(
+        f"Stored    {stored} clips, sealed, pushed over TLS and signed for by the receiver: {rate}/s, {elapsed_s:.1f} s"
+    )
     print(f"Erased    {erased} clips; {ready} of {len(bays)} cameras are empty and ready")
     print(f"Custody   {verified.strip().splitlines()[-1]}")
     if held:

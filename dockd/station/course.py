@@ -91,9 +91,7 @@ class Course:
     async def _list(self) -> bool:
         self._listing = listing = await list_camera(self._stay)
         self._remnants = listing.remnants
-        await self._advance(
-            DockingEvent.LISTED, clips=listing.clips, others=listing.others, refused=listing.refused
-        )
+        await self._advance(DockingEvent.LISTED, clips=listing.clips, others=listing.others, refused=listing.refused)
         return True
 
     async def _acquire_next(self) -> bool:
@@ -199,9 +197,7 @@ class Course:
         return await finish_erasing(self._stay, row, remnant, store, min_retention)
 
     async def _next_to_acquire(self) -> Acquisition | None:
-        return await self._pick(
-            lambda tx, limit: tx.next_in(self._stay.docking, AcquisitionState.FOUND, limit=limit)
-        )
+        return await self._pick(lambda tx, limit: tx.next_in(self._stay.docking, AcquisitionState.FOUND, limit=limit))
 
     async def _next_to_erase(self) -> tuple[Acquisition, FoundFile | None] | None:
         """What may be erased next: first the remnants of interrupted erasures, with their files."""

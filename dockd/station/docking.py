@@ -105,7 +105,9 @@ class Docking:
                 self._state, self._note = "interrupted", str(error)
             _log.warning("docking_interrupted", bay=self.plugged.bay, device=self.plugged.device, reason=self._note)
             if self._deaths >= READERS_LIMIT:
-                await self._refuse(f"{self._deaths} readers died on this camera: have it examined", until=asyncio.Event())
+                await self._refuse(
+                    f"{self._deaths} readers died on this camera: have it examined", until=asyncio.Event()
+                )
             await self._parts.clock.sleep(RETRY_S)
 
     async def _stay(self) -> None:

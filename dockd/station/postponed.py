@@ -55,7 +55,9 @@ class Postponed:
     def next_due_s(self) -> float | None:
         """When, on the monotonic clock, the first of those still waiting may be tried again."""
         now = self._clock.monotonic_s()
-        return min((wait.due_s for wait in self._waits.values() if wait.due_s is not None and wait.due_s > now), default=None)
+        return min(
+            (wait.due_s for wait in self._waits.values() if wait.due_s is not None and wait.due_s > now), default=None
+        )
 
     def why(self, clip: AcquisitionId) -> str:
         """Why it is left alone; empty where it is not."""
