@@ -191,8 +191,14 @@ def _raise_transport(error: Exception) -> NoReturn:
             f"the store's certificate does not fit the pinned authority ({refusal.verify_message}): renew it, or "
             "compare store.ca_file with the store's; nothing is sent until it fits"
         ) from error
-    text = str(error) or type(error).__name__
-    raise StoreUnreachable(f"the store cannot be reached: {_printable(text)}") from error
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        what = "it did not answer in time"
+    elif isinstance(error, httpx.ConnectError):
+        what = "no connection could be made"
+    else:
+        what = "the connection broke"
+    text = f" ({_printable(str(error))})" if str(error) else ""
+    raise StoreUnreachable(f"the store cannot be reached: {what}{text}") from error
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
