@@ -140,6 +140,7 @@ class Journal:
         """Do what is queued, write a last checkpoint, close. Idempotent. Cancellation does not stop the closing."""
         self._close()
         await asyncio.shield(self._ended)
+        self._thread.join()  # it has said its last word: this waits for microseconds
 
     # --- in the event loop
 
@@ -203,7 +204,7 @@ class Journal:
         self._tell(_set_result, self._opened, ledger)
         try:
             self._serve(ledger)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  passed on to everybody who waits
             _log.critical("journal_thread_ended", error=f"{type(error).__name__}: {error}")
             self._tell(self._bury, error)
         finally:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
+# INDEXED BY where an index was made for one pick: the planner, which knows no figures, may prefer a broader one and
+# then walk through every clip of a docking.
 _SENDABLE = "state IN ('spooled', 'uploading')"
 
 
@@ -179,7 +181,8 @@ class Queries:
     def next_to_reread(self, docking: DockingId, *, limit: int = 1) -> list[Acquisition]:
         """Those that were read but have no second read within this docking: evidence first, then by path."""
         return self._acquisitions(
-            "SELECT * FROM acquisition WHERE docking = ? AND state IN ('spooled', 'uploading', 'stored')"
+            "SELECT * FROM acquisition INDEXED BY acquisition_to_reread"
+            " WHERE docking = ? AND state IN ('spooled', 'uploading', 'stored')"
             " AND reread_docking IS NOT docking AND contested = 0 ORDER BY category, path, acquisition LIMIT ?",
             docking,
             limit,
@@ -191,7 +194,8 @@ class Queries:
         A pick, not a permission: that is core.warrant's alone.
         """
         return self._acquisitions(
-            "SELECT * FROM acquisition WHERE docking = ? AND state = 'stored' AND reread_docking = docking"
+            "SELECT * FROM acquisition INDEXED BY acquisition_to_erase"
+            " WHERE docking = ? AND state = 'stored' AND reread_docking = docking"
             " AND contested = 0 AND (verdict = 'intact' OR released_by IS NOT NULL)"
             " ORDER BY category, path, acquisition LIMIT ?",
             docking,
@@ -208,7 +212,8 @@ class Queries:
         for category in (Category.EVIDENCE, Category.NONE):
             for docking in dockings:
                 found += self._acquisitions(
-                    f"SELECT * FROM acquisition WHERE docking = ? AND category = ? AND {_SENDABLE}"  # noqa: S608  constant
+                    "SELECT * FROM acquisition INDEXED BY acquisition_to_send_of"  # noqa: S608  a constant
+                    f" WHERE docking = ? AND category = ? AND {_SENDABLE}"
                     " ORDER BY found_at_us, acquisition LIMIT ?",
                     docking,
                     category.value,
@@ -217,7 +222,7 @@ class Queries:
             # By now either nothing more is wanted, or the open dockings have fewer of this category than `limit`:
             # this search passes over no more than those.
             found += self._acquisitions(
-                f"SELECT * FROM acquisition WHERE category = ? AND {_SENDABLE}"  # noqa: S608  constants, and question marks
+                f"SELECT * FROM acquisition INDEXED BY acquisition_to_send WHERE category = ? AND {_SENDABLE}"  # noqa: S608  constants, and question marks
                 f" AND docking NOT IN ({', '.join('?' * len(dockings))})"
                 " ORDER BY found_at_us, acquisition LIMIT ?",
                 category.value,
@@ -228,7 +233,9 @@ class Queries:
 
     def held(self, *, limit: int) -> list[Acquisition]:
         """Stored ones that wait for an operator's release, oldest first."""
-        return self._acquisitions("SELECT * FROM acquisition WHERE held = 1 ORDER BY acquisition LIMIT ?", limit)
+        return self._acquisitions(
+            "SELECT * FROM acquisition INDEXED BY acquisition_held WHERE held = 1 ORDER BY acquisition LIMIT ?", limit
+        )
 
     def sendable(self) -> tuple[int, int]:
         """How many acquisitions wait for the store's confirmation, and their sealed bytes."""

@@ -63,7 +63,7 @@ class Tx(Queries):
 
     # --- custody
 
-    def record(  # noqa: PLR0913  an entry has these fields
+    def record(
         self,
         event: str,
         *,
@@ -105,7 +105,7 @@ class Tx(Queries):
         self.put("epoch", str(epoch))
         return epoch
 
-    def begin_docking(  # noqa: PLR0913, PLR0917  what a docking is made of
+    def begin_docking(  # noqa: PLR0917  what a docking is made of
         self,
         docking: DockingId,
         epoch: Epoch,

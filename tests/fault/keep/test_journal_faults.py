@@ -1,0 +1,311 @@
+"""Each durable write of the journal failing before, in the middle and after; then opened again and compared."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dockd.core.custody import previous_hash
+from dockd.errors import JournalError
+from dockd.keep.custody_file import Mirror
+from dockd.keep.journal import Seams
+from dockd.keep.ledger import _commit
+
+
+def note(number):
+    return lambda tx: (tx.put("last", str(number)), tx.record("test.noted", details={"number": number}))[1]
+
+
+class FailingMirror(Mirror):
+    """Fails in one way at the append after the next `good` ones."""
+
+    def __init__(self, path, *, way, good):
+        super().__init__(path)
+        self.way = way
+        self.good = good
+
+    def append(self, lines):
+        self.good -= 1
+        if self.good >= 0:
+            super().append(lines)
+            return
+        block = b"".join(line + b"\n" for line in lines)
+        if self.way == "nothing written":
+            raise OSError(28, "No space left on device")
+        if self.way == "torn":
+            os.write(self._fd, block[: len(block) // 2])
+            raise OSError(5, "Input/output error")
+        if self.way == "torn into zeros":
+            os.write(self._fd, block[:20] + bytes(len(block) - 20))
+            raise OSError(5, "Input/output error")
+        if self.way == "first line only":
+            os.write(self._fd, lines[0] + b"\n")
+            raise OSError(5, "Input/output error")
+        super().append(lines)
+        raise OSError(5, "written and synced, but the answer was lost")
+
+
+def failing_commit(way, good):
+    left = [good]
+
+    def commit(connection):
+        left[0] -= 1
+        if left[0] >= 0:
+            _commit(connection)
+        elif way == "not persisted":
+            raise sqlite3.OperationalError("disk I/O error")
+        else:
+            _commit(connection)
+            raise sqlite3.OperationalError("persisted, but the answer was lost")
+
+    return commit
+
+
+MIRROR_WAYS = ("nothing written", "torn", "torn into zeros", "first line only", "answer lost")
+COMMIT_WAYS = ("not persisted", "answer lost")
+
+
+def seams(part, way, good):
+    if part == "mirror":
+        return Seams(mirror=lambda path: FailingMirror(path, way=way, good=good))
+    return Seams(commit=failing_commit(way, good))
+
+
+FAULTS = [("mirror", way) for way in MIRROR_WAYS] + [("commit", way) for way in COMMIT_WAYS]
+
+
+@pytest.mark.parametrize("good", [0, 1, 5])
+@pytest.mark.parametrize(("part", "way"), FAULTS)
+async def test_p02_p07_a_failing_write_stops_the_journal_and_a_restart_mends_it(kit, part, way, good):
+    journal = await kit.open(seams=seams(part, way, good))
+    for number in range(good):
+        await journal.write(note(number))
+    gate = threading.Event()
+    blocker = asyncio.ensure_future(journal.read(lambda _: gate.wait()))
+    group = [asyncio.ensure_future(journal.write(note(good + number))) for number in range(3)]
+    await asyncio.sleep(0)
+    gate.set()
+    results = await asyncio.gather(*group, return_exceptions=True)
+    await blocker
+    # Nobody is told of a success that is not durable in both, and nothing more is written.
+    assert [type(result) for result in results] == [JournalError] * 3
+    assert len({id(result) for result in results}) == 3
+    assert journal.durable_size == good
+    with pytest.raises(JournalError, match="until dockd is started again"):
+        await journal.write(note(99))
+    with pytest.raises(JournalError):
+        await journal.checkpoint()
+    await journal.read(lambda tx: tx.size)
+    await journal.aclose()
+    assert journal.signed_size <= good
+
+    for _ in range(2):  # mended, and mending again changes nothing
+        journal = await kit.open()
+        persisted = (part, way) != ("commit", "not persisted")
+        assert journal.durable_size == (good + 3 if persisted else good)
+        lines = await journal.read(lambda tx: tx.lines(0, 99))
+        assert kit.mirror.read_bytes() == b"".join(line + b"\n" for line in lines)
+        assert [json.loads(line)["details"]["number"] for line in lines] == list(range(len(lines)))
+        assert await journal.read(lambda tx: tx.get("last")) == (str(len(lines) - 1) if lines else None)
+        await journal.aclose()
+    journal = await kit.open()
+    assert await journal.write(note(len(lines))) == len(lines)
+
+
+async def test_a_checkpoint_that_cannot_be_written_stops_nothing(kit):
+    failing = []
+
+    def write_file(path, content):
+        if path.name == "checkpoint" and failing:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(content)
+
+    journal = await kit.open(seams=Seams(write_file=write_file))
+    failing.append(True)
+    await journal.write(note(1))
+    with pytest.raises(JournalError, match="cannot write"):
+        await journal.checkpoint()
+    await journal.write(note(2))
+    failing.clear()
+    await journal.checkpoint()
+    assert journal.signed_size == journal.durable_size == 2
+
+
+async def test_a_mirror_that_is_moved_away_or_edited_while_running_stops_the_journal(kit):
+    for number, harm in enumerate(
+        [
+            lambda: kit.mirror.rename(kit.mirror.with_name("elsewhere")),
+            lambda: kit.mirror.write_bytes(b""),
+            lambda: shutil.copy(kit.mirror, kit.mirror.with_name("copy")).replace(kit.mirror),
+        ]
+    ):
+        journal = await kit.open()
+        await journal.write(note(number))
+        harm()
+        with pytest.raises(JournalError, match="while dockd was running"):
+            await journal.write(note(99))
+        await journal.aclose()
+        kit.mirror.with_name("elsewhere").unlink(missing_ok=True)
+        if number == 1:
+            kit.mirror.unlink()  # a hole at its start is an edit, not a torn end
+    await kit.open()
+
+
+async def written(kit, count):
+    journal = await kit.open()
+    for number in range(count):
+        await journal.write(note(number))
+    await journal.aclose()
+    return kit.mirror.read_bytes()
+
+
+async def test_p02_a_mirror_cut_at_any_byte_is_completed(kit):
+    whole = await written(kit, 3)
+    lines = whole.splitlines(keepends=True)
+    for kept in range(len(lines[0]) - 2, len(whole) + 1):
+        kit.mirror.write_bytes(whole[:kept])
+        await (await kit.open()).aclose()
+        assert kit.mirror.read_bytes() == whole
+    kit.mirror.unlink()
+    await (await kit.open()).aclose()
+    assert kit.mirror.read_bytes() == whole
+
+
+@pytest.mark.parametrize("tail", [bytes(300), b"{torn\n\xff\n", os.urandom(70_000).replace(b"{", b"")])
+async def test_p02_rubbish_in_place_of_the_last_line_is_what_a_power_cut_leaves(kit, tail):
+    whole = await written(kit, 3)
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for kept in (start, start + 7, len(whole) - 1):
+        kit.mirror.write_bytes(whole[:kept] + tail)
+        await (await kit.open()).aclose()
+        assert kit.mirror.read_bytes() == whole
+
+
+def edits(whole):
+    lines = whole.splitlines(keepends=True)
+    last = json.loads(lines[-1])
+    more = last | {"seq": last["seq"] + 1, "prev": previous_hash(lines[-1][:-1])}
+    yield "edited", b"".join(lines).replace(b'"number":1}', b'"number":7}')
+    yield "last edited", whole.replace(b'"number":3}', b'"number":7}')
+    yield "rubbish in the middle", whole.replace(lines[1], b"\0" * len(lines[1]))
+    yield "dropped", b"".join([lines[0], *lines[2:]])
+    yield "duplicated", b"".join([lines[0], *lines])
+    yield "reordered", b"".join([lines[1], lines[0], *lines[2:]])
+    yield "one more", whole + json.dumps(more).encode() + b"\n"
+    yield "a piece more", whole + b"{"
+    yield "CRLF", whole.replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("number", range(9))
+async def test_p07_a_mirror_that_says_something_else_is_refused_and_left_alone(kit, number):
+    whole = await written(kit, 4)
+    name, edited = list(edits(whole))[number]
+    assert edited != whole
+    kit.mirror.write_bytes(edited)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"line \d.*keep copies"):
+            await kit.open()
+        assert kit.mirror.read_bytes() == edited, name
+    kit.mirror.write_bytes(whole)
+    await kit.open()
+
+
+async def test_p07_a_journal_that_was_rolled_back_is_refused(kit, tmp_path):
+    await written(kit, 3)
+    shutil.copytree(kit.directory, tmp_path / "backup")
+    await written(kit, 2)
+    # The journal alone.
+    shutil.copy(tmp_path / "backup" / "journal.sqlite", kit.directory / "journal.sqlite")
+    with pytest.raises(JournalError, match="rolled back"):
+        await kit.open()
+    # Journal and mirror: the checkpoint still knows.
+    shutil.copy(tmp_path / "backup" / "custody" / "custody.jsonl", kit.mirror)
+    with pytest.raises(JournalError, match="signed over 5 entries, the journal has 3"):
+        await kit.open()
+    # A journal that was lost.
+    for path in kit.directory.glob("journal.sqlite*"):
+        path.unlink()
+    with pytest.raises(JournalError):
+        await kit.open()
+
+
+async def test_p07_an_edited_journal_and_mirror_contradict_the_checkpoint(kit):
+    whole = await written(kit, 3)
+    connection = sqlite3.connect(kit.directory / "journal.sqlite")
+    connection.execute("UPDATE node SET hash = zeroblob(32) WHERE level = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(JournalError, match="signed over other entries"):
+        await kit.open()
+    assert kit.mirror.read_bytes() == whole
+
+
+async def test_p07_a_torn_checkpoint_is_not_trusted(kit):
+    await written(kit, 3)
+    checkpoint = kit.directory / "custody" / "checkpoint"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-9])
+    with pytest.raises(JournalError, match="not signed by this station"):
+        await kit.open()
+    checkpoint.unlink()
+    await (await kit.open()).aclose()
+    assert checkpoint.read_bytes() == content
+
+
+WRITER = """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from dockd.core.sshsig import SigningKey
+from dockd.keep.journal import Journal
+
+class Clock:
+    def now(self):
+        return datetime(2026, 3, 1, tzinfo=UTC)
+
+async def one(journal):
+    while True:
+        seq = await journal.write(lambda tx: (tx.put("last", str(tx.next_seq())), tx.record("a.b", details={}))[1])
+        print(seq, flush=True)
+
+async def main():
+    directory, station, key = sys.argv[1:]
+    key = SigningKey.parse(Path(key).read_bytes())
+    journal = await Journal.open(Path(directory), station=station, clock=Clock(), checkpoint_key=key)
+    await asyncio.gather(*(one(journal) for _ in range(3)))
+
+asyncio.run(main())
+"""
+
+
+async def test_p02_kill_at_any_moment_loses_nothing_that_was_answered(kit, tmp_path):
+    key = tmp_path / "key"
+    key.write_bytes(kit.key.private_pem())
+    chance = random.Random(20)  # noqa: S311  a fixed seed, to be able to repeat a failure
+    answered = -1
+    for _ in range(8):
+        wanted = chance.randrange(1, 200)
+
+        def run(wanted=wanted):
+            command = [sys.executable, "-c", WRITER, str(kit.directory), kit.station, str(key)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+                seen = [int(child.stdout.readline()) for _ in range(wanted)]
+                child.send_signal(signal.SIGKILL)
+                return seen + [int(line) for line in child.stdout.read().split("\n")[:-1]]
+
+        answered = max([answered, *await asyncio.to_thread(run)])
+        journal = await kit.open()
+        size = journal.durable_size
+        assert size > answered
+        assert size - answered <= 4
+        assert await journal.read(lambda tx: tx.get("last")) == str(size - 1)
+        assert kit.mirror.read_bytes().count(b"\n") == size
+        await journal.aclose()
