@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
@@ -15,18 +16,14 @@ if TYPE_CHECKING:
 _CHATTY = ("httpx", "httpcore", "watchdog", "uvicorn.access", "asyncio", "aiofiles")
 
 
-class _Stderr:
-    """Whatever sys.stderr is when a line is written."""
+class _Stderr(io.TextIOBase):
+    """Whatever sys.stderr is when a line is written: tests and terminals exchange it."""
 
     def write(self, text: str) -> int:
-        return _stderr().write(text)
+        return sys.stderr.write(text)
 
     def flush(self) -> None:
-        _stderr().flush()
-
-
-def _stderr() -> TextIO:
-    return sys.stderr
+        sys.stderr.flush()
 
 
 def set_up(level: str = "info", format: str = "auto") -> None:  # noqa: A002  the key's name in the configuration
@@ -43,14 +40,15 @@ def set_up(level: str = "info", format: str = "auto") -> None:  # noqa: A002  th
         structlog.processors.StackInfoRenderer(),
     ]
     rendering: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The prettier tracebacks print local variables, and with them keys, tokens and clip content.
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(sort_keys=True, default=str)]
     )
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(_Stderr()),  # type: ignore[arg-type]  it only writes and flushes
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,  # a reload has to reach loggers that were used before
     )
     handler = logging.StreamHandler(_Stderr())

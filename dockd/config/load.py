@@ -1,82 +1,239 @@
-"""Load a configuration: every mistake at once, each with file, key, what was found and what is allowed."""
+"""Read a configuration: every mistake at once, each with file, key, what was found and what is allowed."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import stat
 import tomllib
-from collections.abc import Mapping
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dockd.config.schema import ReceiverConfig, StationConfig
+from dockd.config.schema import BASE, ReceiverConfig, StationConfig
 from dockd.errors import ConfigError
 
-_M = TypeVar("_M", bound=BaseModel)
-_SHOWN = 80
+STATION_FILE = Path("/etc/dockd/dockd.toml")
+RECEIVER_FILE = Path("/etc/dockd/receiver.toml")
+STATION_VARIABLE = "DOCKD_CONFIG"
+RECEIVER_VARIABLE = "DOCKD_RECEIVER_CONFIG"
+
+_MAX_BYTES = 1024 * 1024
+_MAX_FOUND = 80  # characters of a wrong value in a message
+_OTHERS = 0o077
+_C = TypeVar("_C", StationConfig, ReceiverConfig)
 
 
-def find_config(option: str | None, name: str = "dockd.toml", environment: Mapping[str, str] = os.environ) -> Path:
-    """The configuration file: what `--config` says, else DOCKD_CONFIG, else /etc/dockd/`name`."""
-    return Path(option or environment.get("DOCKD_CONFIG") or f"/etc/dockd/{name}")
+def find_config(option: str | Path | None) -> Path:
+    """The station's configuration: the option, else $DOCKD_CONFIG, else /etc/dockd/dockd.toml."""
+    return Path(option or os.environ.get(STATION_VARIABLE) or STATION_FILE)
 
 
-def load_station(path: Path) -> StationConfig:
-    """dockd.toml. Raises ConfigError with every problem; nothing it names has been opened yet."""
-    config = _load(path, StationConfig)
-    root = config.bays.folder_root
-    if not root.is_dir():
-        problem = (
-            f"{path}: bays.folder_root: found {root}; allowed: a directory whose subdirectories 1, 2, ... are bays"
-        )
-        raise ConfigError(f"{path} cannot be used", problems=(problem,))
+def find_receiver_config(option: str | Path | None) -> Path:
+    """The receiver's configuration: the option, else $DOCKD_RECEIVER_CONFIG, else /etc/dockd/receiver.toml."""
+    return Path(option or os.environ.get(RECEIVER_VARIABLE) or RECEIVER_FILE)
+
+
+def load_station(path: Path, *, files: bool = True) -> StationConfig:
+    """The station's configuration. Raises ConfigError with every mistake.
+
+    With `files`, the files and directories that it names are looked at as well: there, readable, private keys private.
+    Without, only the file itself counts: who asks a running daemon need not be able to read its keys.
+    """
+    config, base = _load(path, StationConfig)
+    if files:
+        looked = _Look(path, base)
+        looked.private("keys.manifest", config.keys.manifest)
+        looked.private("keys.checkpoint", config.keys.checkpoint)
+        looked.readable("seal.recipients_file", config.seal.recipients_file)
+        looked.readable("store.ca_file", config.store.ca_file)
+        looked.readable("store.key_file", config.store.key_file)
+        if looked.directory("bays.folder_root", config.bays.folder_root) and not config.bay_directories():
+            looked.add("bays.folder_root", config.bays.folder_root, "no bay in it", "subdirectories called 1, 2, ...")
+        looked.state("station.state_dir", config.station.state_dir)
+        looked.state("spool.directory", config.spool.directory)
+        looked.finish()
     return config
 
 
-def load_receiver(path: Path) -> ReceiverConfig:
-    """receiver.toml. Raises ConfigError with every problem."""
-    return _load(path, ReceiverConfig)
+def load_receiver(path: Path, *, files: bool = True) -> ReceiverConfig:
+    """The receiver's configuration. As load_station."""
+    config, base = _load(path, ReceiverConfig)
+    if files:
+        looked = _Look(path, base)
+        looked.state("receiver.directory", config.receiver.directory)
+        looked.readable("receiver.tls_cert", config.receiver.tls_cert)
+        looked.private("receiver.tls_key", config.receiver.tls_key)
+        looked.private("keys.store", config.keys.store)
+        looked.readable("accept.recipients_file", config.accept.recipients_file)
+        looked.finish()
+    return config
 
 
-def _load(path: Path, model: type[_M]) -> _M:
+def is_receiver(path: Path) -> bool:
+    """Whether a file looks like the receiver's configuration and not the station's. Raises ConfigError."""
+    return "receiver" in _parse(path)
+
+
+def problem(path: Path, key: str, found: str, allowed: str) -> str:
+    """One mistake in one line."""
+    return f"{path}: {key}: found {found}; allowed: {allowed}"
+
+
+def refused(path: Path, problems: list[str]) -> ConfigError:
+    """The error that carries all of them."""
+    count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    return ConfigError(f"{path} cannot be used: {count}", problems=tuple(problems))
+
+
+# --- the text
+
+
+def _load(path: Path, model: type[_C]) -> tuple[_C, Path]:
+    document = _parse(path)
+    base = Path(os.path.abspath(path)).parent  # noqa: PTH100  a linked file's relative paths start at the link
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"there is no configuration at {path}: name one with --config or DOCKD_CONFIG, or make a trial set with "
-            "`dockd init DIR`"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{path} cannot be read: {reason}", problems=(f"{path}: {reason}",)) from error
-    try:
-        return model.model_validate(record, context=str(path.absolute().parent))
+        return model.model_validate(document, context={BASE: base}), base
     except ValidationError as error:
-        problems = tuple(_problem(path, model, one) for one in error.errors(include_url=False))
-        raise ConfigError(f"{path} cannot be used", problems=problems) from error
+        lines: list[str] = []
+        for mistake in error.errors(include_url=False):
+            line = _explain(path, model, mistake["type"], mistake["loc"], mistake["input"])
+            if line not in lines:  # an optional key fails once for each of its types
+                lines.append(line)
+        raise refused(path, lines) from error
 
 
-def _problem(path: Path, model: type[BaseModel], error: Mapping[str, Any]) -> str:
-    where = error["loc"]
-    key = ".".join(str(part) for part in where)
-    if error["type"] == "missing":
-        return f"{path}: {key}: found nothing; allowed: it has to be set (see config/{path.name})"
-    if error["type"] == "extra_forbidden":
-        known = _known(model, where[:-1])
-        near = difflib.get_close_matches(str(where[-1]), known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
-        return f"{path}: {key}: found an unknown key{hint}"
-    allowed = str(error["msg"]).removeprefix("Value error, ")
-    found = repr(error["input"])
-    return f"{path}: {key}: found {found[:_SHOWN]}; allowed: {allowed}"
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise refused(
+            path, [f"{path}: there is no such file; name it with --config FILE, or make one with `dockd init DIR`"]
+        ) from error
+    except PermissionError as error:
+        raise refused(path, [f"{path}: you may not read it (you are uid {os.geteuid()})"]) from error
+    except OSError as error:
+        raise refused(path, [f"{path}: cannot be read: {error.strerror}"]) from error
+    if len(content) > _MAX_BYTES:
+        raise refused(path, [f"{path}: found more than {_MAX_BYTES} bytes; allowed: a configuration"])
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise refused(path, [f"{path}: is no UTF-8 text (byte {error.start + 1})"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise refused(path, [f"{path}: is no TOML: {error}"]) from error
+    except RecursionError as error:
+        raise refused(path, [f"{path}: is no TOML: nested too deeply"]) from error
 
 
-def _known(model: type[BaseModel], where: tuple[Any, ...]) -> list[str]:
+def _explain(path: Path, model: type[BaseModel], kind: str, where: tuple[int | str, ...], found: Any) -> str:
+    """One line for one of pydantic's errors, in the words of the schema."""
+    if kind == "extra_forbidden":
+        return _unknown(path, model, where)
+    table: type[BaseModel] = model
+    key: list[str] = []
+    allowed = ""
     for part in where:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+        if isinstance(part, int):
+            key[-1] += f"[{part}]"
+            continue
+        field = table.model_fields.get(part)
+        if field is None:
+            break  # pydantic's own name for one of several types
+        key.append(part)
+        allowed = field.description or ""
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            table = field.annotation
+    return problem(path, ".".join(key), "nothing" if kind == "missing" else _shown(found), allowed)
+
+
+def _unknown(path: Path, model: type[BaseModel], where: tuple[int | str, ...]) -> str:
+    table = model
+    for part in where[:-1]:
+        inner = table.model_fields[str(part)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            table = inner
+    names = list(table.model_fields)
+    near = difflib.get_close_matches(str(where[-1]), names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return problem(path, ".".join(map(str, where)), "an unknown key" + hint, ", ".join(names))
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it, more or less."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, datetime | date | time):
+        return f"the time {value.isoformat()}"
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:
+        text = repr(value)
+    return text if len(text) <= _MAX_FOUND else text[:_MAX_FOUND] + "..."
+
+
+# --- the files that it names
+
+
+class _Look:
+    """Looks at the files a configuration names, and collects what is amiss."""
+
+    def __init__(self, path: Path, base: Path) -> None:
+        self._path = path
+        self._base = base
+        self._problems: list[str] = []
+
+    def add(self, key: str, target: Path, found: str, allowed: str) -> None:
+        """One mistake more."""
+        self._problems.append(problem(self._path, key, f"{target} ({found})", allowed))
+
+    def readable(self, key: str, target: Path) -> bool:
+        """A plain file that this user can read."""
+        wanted = "a file that the daemon's user can read"
+        try:
+            with target.open("rb") as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return True
+                self.add(key, target, "not a plain file", wanted)
+        except OSError as error:
+            self.add(key, target, error.strerror or str(error), wanted)
+        return False
+
+    def private(self, key: str, target: Path) -> None:
+        """The same, and for nobody else."""
+        if self.readable(key, target) and target.stat().st_mode & _OTHERS:
+            found = f"mode {stat.S_IMODE(target.stat().st_mode):04o}, others can read it"
+            self.add(key, target, found, f"a private key of mode 0600 (chmod 600 {target})")
+
+    def directory(self, key: str, target: Path) -> bool:
+        """A directory that can be listed."""
+        try:
+            with os.scandir(target):
+                return True
+        except OSError as error:
+            self.add(key, target, error.strerror or str(error), "a directory that the daemon's user can list")
+        return False
+
+    def state(self, key: str, target: Path | None) -> None:
+        """A directory to write in; the daemon makes it, in the nearest one above that is there."""
+        if target is None:
+            return
+        there = target
+        try:
+            while not there.exists():
+                there = there.parent
+            usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        except OSError:
+            usable = False
+        if not usable:
+            found = f"{there} is no directory that you can write in (you are uid {os.geteuid()})"
+            self.add(key, target, found, "a directory that the daemon's user can write in")
+
+    def finish(self) -> None:
+        """Raises ConfigError where anything was amiss."""
+        if self._problems:
+            raise refused(self._path, self._problems)

@@ -1,224 +1,336 @@
-"""What may stand in dockd.toml and receiver.toml. Every key is explained in config/; a test compares the two."""
+"""The two configurations, key by key. Each key's description says what is allowed; error messages quote it.
+
+config/dockd.toml and config/receiver.toml list every key; a test compares them with this file both ways.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from dockd.model import BayNumber
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mkv", ".3gp")
+MIB = 1024 * 1024
+BASE = "base"  # in the validation context: the directory that relative paths start from
 
-RELOADABLE = frozenset({"acquire", "log", "spool.keep_after_receipt_s"})
-"""Keys, or whole sections, that take effect without a restart."""
-
-_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_MIB = 1024 * 1024
-
-
-def _resolve(value: object, info: ValidationInfo) -> object:
-    """A relative path is relative to the file that says it."""
-    if isinstance(value, str) and value and info.context:
-        return Path(info.context) / value
-    return value
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}(?<![.-])")
+_MOST_PORTS = 65535
 
 
-def _suffixes(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not re.fullmatch(r"\.[a-z0-9]+", value):
-            raise ValueError("each is a dot and lower-case letters or digits, like .mp4")
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPv6]:PORT` as host (without brackets) and port. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= _MOST_PORTS:
+        raise ValueError("no port from 1 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+    if not _HOST.fullmatch(host):
+        raise ValueError("no host name or address")
+    return host, int(port)
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _https(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("not https")
+    if parts.port == 0:  # reading it also raises ValueError for what is no port
+        raise ValueError("no port")
+    return text
+
+
+def _absolute(value: object, info: ValidationInfo) -> object:
+    """A path from its text; relative ones start at the configuration's own directory."""
+    if not isinstance(value, str) or not value or "\x00" in value:
+        raise ValueError("no path")
+    base: Path = (info.context or {}).get(BASE, Path("/"))
+    return base / value
+
+
+def _suffix(text: str) -> str:
+    if not re.fullmatch(r"\.[A-Za-z0-9]{1,16}", text):
+        raise ValueError("no suffix")
+    return text.lower()
+
+
+def _name(text: str) -> str:
+    if not text or "/" in text or "\x00" in text or text in (".", ".."):
+        raise ValueError("no name of a directory")
+    return text
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("one stands twice")
     return values
 
 
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:  # noqa: PLR2004  the ports there are
-        raise ValueError("expected HOST:PORT, like 0.0.0.0:8443")
-    return value
-
-
-FilePath = Annotated[Path, BeforeValidator(_resolve)]
-Uuid = Annotated[str, Field(pattern=f"^{_UUID}$")]
+FilePath = Annotated[Path, BeforeValidator(_absolute)]
+Suffix = Annotated[str, AfterValidator(_suffix)]
+DirectoryName = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+def _whole(low: int, high: int, unit: str = "") -> Any:
+    return Field(ge=low, le=high, description=f"a whole number from {low} to {high}{unit and ' (' + unit + ')'}")
 
 
-class Log(_Section):
-    """[log]."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
+def _seconds(high: int) -> Any:
+    return Field(gt=0, le=high, allow_inf_nan=False, description=f"a number above 0, at most {high} (seconds)")
 
 
-class Station(_Section):
-    """[station]."""
-
-    id: Uuid
-    state_dir: FilePath
-    socket: FilePath | None = None
+def _size(low: int) -> Any:
+    return Field(ge=low, le=2**53 - 1, description=f"a whole number of bytes, {low} or more")
 
 
-class StationKeys(_Section):
-    """[keys] of a station."""
-
-    manifest: FilePath
-    checkpoint: FilePath
+def _path(what: str) -> Any:
+    return Field(description=f"{what}, as text; a relative path starts at the directory of this file")
 
 
-class Bays(_Section):
-    """[bays]."""
-
-    folder_root: FilePath
-
-
-class Seal(_Section):
-    """[seal]."""
-
-    recipients_file: FilePath
+def _list(what: str, *, least: int = 0) -> Any:
+    # A TOML array arrives as a list; strict mode would want a tuple.
+    return Field(strict=False, min_length=least, max_length=64, description=f"a list of {what}, each once")
 
 
-class Acquire(_Section):
-    """[acquire]."""
+class Table(BaseModel):
+    """One table: frozen, no keys but its own, no value of another type turned into the right one."""
 
-    block_kib: Annotated[int, Field(ge=256, le=4096, multiple_of=64)] = 1024
-    suffixes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_suffixes)] = CLIP_SUFFIXES
-    evidence_directories: tuple[str, ...] = ("EVIDENCE",)
-    max_depth: Annotated[int, Field(ge=1, le=64)] = 16
-    max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class SpoolSection(_Section):
-    """[spool]."""
+class Log(Table):
+    """`[log]`, in both files."""
 
-    directory: FilePath | None = None
-    max_bytes: Annotated[int, Field(ge=0)] = 0
-    reserve_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
-    keep_after_receipt_s: Annotated[int, Field(ge=0)] = 86_400
+    level: Annotated[
+        str, Field(pattern=r"^(debug|info|warning|error)$", description='"debug", "info", "warning" or "error"')
+    ] = "info"
+    format: Annotated[
+        str,
+        Field(pattern=r"^(auto|json|console)$", description='"auto" (JSON unless on a terminal), "json" or "console"'),
+    ] = "auto"
 
 
-class Store(_Section):
-    """[store]."""
+# --- the station
 
-    url: Annotated[str, Field(pattern=r"^https://[^/]+(/.*)?$")]
-    ca_file: FilePath
-    key_file: FilePath
-    min_retention_days: Annotated[int, Field(ge=0)] = 31
-    slots: Annotated[int, Field(ge=1, le=32)] = 3
-    patch_mib: Annotated[int, Field(ge=1, le=64)] = 64
-    connect_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    read_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+class Station(Table):
+    """Who this station is and where it keeps its state."""
+
+    id: Annotated[
+        str, Field(pattern=f"^{_UUID}$", description="the station's UUID in lower case, as `dockd init` made it")
+    ]
+    state_dir: Annotated[FilePath, _path("a directory of the station's own (mode 0700)")] = Path("/var/lib/dockd")
+    socket: Annotated[FilePath | None, _path("the path of the control socket")] = None
+
+
+class StationKeys(Table):
+    """The two private keys of a station, both Ed25519 in OpenSSH's form."""
+
+    manifest: Annotated[FilePath, _path("the file of the private key that signs manifests and sessions (mode 0600)")]
+    checkpoint: Annotated[FilePath, _path("the file of the private key that signs checkpoints (mode 0600)")]
+
+
+class Bays(Table):
+    """Where cameras appear."""
+
+    folder_root: Annotated[FilePath, _path("a directory whose numbered subdirectories (1, 2, ...) are the bays")]
+
+
+class Seal(Table):
+    """To whom clips are sealed."""
+
+    recipients_file: Annotated[FilePath, _path("a file of age recipients, one `age1...` a line, at least two")]
+
+
+class Acquire(Table):
+    """What a clip is, and how it is read. Takes effect with the next docking."""
+
+    block_kib: Annotated[int, _whole(256, 4096, "KiB")] = 1024
+    suffixes: Annotated[
+        tuple[Suffix, ...], _list('file name suffixes like ".mp4"', least=1), AfterValidator(_distinct)
+    ] = CLIP_SUFFIXES
+    evidence_directories: Annotated[
+        tuple[DirectoryName, ...], _list("directory names without a slash"), AfterValidator(_distinct)
+    ] = ("EVIDENCE",)
+    max_depth: Annotated[int, _whole(1, 64)] = 16
+    max_files: Annotated[int, _whole(1, 1_000_000)] = 50_000
+
+
+class Spool(Table):
+    """Sealed clips on this machine's disk."""
+
+    directory: Annotated[FilePath | None, _path("a directory (mode 0700)")] = None
+    max_bytes: Annotated[int, _size(0)] = 0
+    reserve_bytes: Annotated[int, _size(0)] = 256 * MIB
+    keep_after_receipt_s: Annotated[int, _whole(0, 366 * 86400, "seconds")] = 86_400
+
+
+class Store(Table):
+    """The evidence store, and how much of the network it may have."""
+
+    url: Annotated[HttpsUrl, Field(description="https://HOST[:PORT][/PATH]; plain http is not spoken")]
+    ca_file: Annotated[FilePath, _path("a PEM file of the only certificates that are trusted for it")]
+    key_file: Annotated[FilePath, _path("the store's public key file (store.pub)")]
+    min_retention_days: Annotated[int, _whole(0, 36500, "days")] = 31
+    slots: Annotated[int, _whole(1, 32, "uploads at once")] = 3
+    patch_mib: Annotated[int, _whole(1, 64, "MiB")] = 64
+    connect_timeout_s: Annotated[float, _seconds(300)] = 10.0
+    read_timeout_s: Annotated[float, _seconds(3600)] = 60.0
 
     @property
     def patch_bytes(self) -> int:
-        """One PATCH at most."""
-        return self.patch_mib * _MIB
+        """The longest body of one PATCH."""
+        return self.patch_mib * MIB
 
 
-class StationConfig(_Section):
+class StationConfig(Table):
     """dockd.toml."""
 
-    trial: bool = False
-    station: Station
-    keys: StationKeys
-    bays: Bays
-    seal: Seal
-    acquire: Acquire = Acquire()
-    spool: SpoolSection = SpoolSection()
-    store: Store
-    log: Log = Log()
+    trial: Annotated[bool, Field(description="true or false")] = False
+    station: Annotated[Station, Field(description="a table [station]")]
+    keys: Annotated[StationKeys, Field(description="a table [keys]")]
+    bays: Annotated[Bays, Field(description="a table [bays]")]
+    seal: Annotated[Seal, Field(description="a table [seal]")]
+    acquire: Annotated[Acquire, Field(description="a table [acquire]")] = Acquire()
+    spool: Annotated[Spool, Field(description="a table [spool]")] = Spool()
+    store: Annotated[Store, Field(description="a table [store]")]
+    log: Annotated[Log, Field(description="a table [log]")] = Log()
 
     @property
     def socket_path(self) -> Path:
-        """The control socket."""
-        default = self.station.state_dir / "control.sock" if self.trial else Path("/run/dockd/control.sock")
-        return self.station.socket or default
+        """The control socket: as configured, else in the state directory of a trial, else in /run."""
+        if self.station.socket is not None:
+            return self.station.socket
+        return self.station.state_dir / "control.sock" if self.trial else Path("/run/dockd/control.sock")
 
     @property
     def spool_directory(self) -> Path:
-        """Where sealed clips wait."""
+        """The spool: as configured, else in the state directory."""
         return self.spool.directory or self.station.state_dir / "spool"
 
-    def bay_directories(self) -> dict[BayNumber, Path]:
-        """The bays: the subdirectories of `bays.folder_root` whose names are numbers."""
-        root = self.bays.folder_root
-        return {
-            BayNumber(int(entry.name)): entry
-            for entry in sorted(root.iterdir())
-            if entry.is_dir() and re.fullmatch(r"[1-9][0-9]{0,3}", entry.name)
-        }
+    def bay_directories(self) -> Mapping[BayNumber, Path]:
+        """The numbered directories under `bays.folder_root`, as they are now. Raises OSError."""
+        found = (entry for entry in self.bays.folder_root.iterdir() if re.fullmatch(r"[1-9][0-9]{0,3}", entry.name))
+        return MappingProxyType({BayNumber(int(entry.name)): entry for entry in found if entry.is_dir()})
 
 
-class Receiver(_Section):
-    """[receiver]."""
-
-    id: Uuid
-    listen: Address
-    directory: FilePath
-    public_hosts: Annotated[tuple[str, ...], Field(min_length=1)]
-    tls_cert: FilePath
-    tls_key: FilePath
+# --- the receiver
 
 
-class ReceiverKeys(_Section):
-    """[keys] of a receiver."""
+class Receiver(Table):
+    """Who the receiver is, where it listens and where it keeps clips."""
 
-    store: FilePath
+    id: Annotated[
+        str, Field(pattern=f"^{_UUID}$", description="the store's UUID in lower case, as `dockd init` made it")
+    ]
+    listen: Annotated[Address, Field(description='"HOST:PORT" to listen on, for instance "0.0.0.0:8443"')]
+    directory: Annotated[FilePath, _path("the directory that holds what is received (mode 0700)")]
+    public_hosts: Annotated[
+        tuple[Address, ...], _list('"HOST:PORT" as stations dial it', least=1), AfterValidator(_distinct)
+    ]
+    tls_cert: Annotated[FilePath, _path("a PEM file of the certificate (and its chain)")]
+    tls_key: Annotated[FilePath, _path("a PEM file of the certificate's private key (mode 0600)")]
 
-
-class Accept(_Section):
-    """[accept]."""
-
-    recipients_file: FilePath
-    min_recipients: Annotated[int, Field(ge=1, le=16)] = 2
-    max_clip_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * _MIB
-
-
-class Retention(_Section):
-    """[retention]."""
-
-    days: Annotated[int, Field(ge=0, le=36_500)] = 365
-
-
-class Uploads(_Section):
-    """[uploads]."""
-
-    expire_after_s: Annotated[int, Field(ge=60)] = 604_800
-    token_lifetime_s: Annotated[int, Field(ge=60, le=86_400)] = 3600
-    holding_rehash: bool = False
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return split_address(self.listen)
 
 
-class ReceiverConfig(_Section):
+class ReceiverKeys(Table):
+    """The store's private key."""
+
+    store: Annotated[FilePath, _path("the file of the private key that signs receipts (Ed25519, mode 0600)")]
+
+
+class Accept(Table):
+    """What is accepted."""
+
+    recipients_file: Annotated[FilePath, _path("a file of the age recipients that clips may be sealed to")]
+    min_recipients: Annotated[int, _whole(1, 16)] = 2
+    max_clip_bytes: Annotated[int, _size(1)] = 1024 * 1024 * MIB
+
+
+class Retention(Table):
+    """How long the store promises to keep what it signs for."""
+
+    days: Annotated[int, _whole(0, 36500, "days")] = 365
+
+
+class Uploads(Table):
+    """Sessions and unfinished uploads."""
+
+    expire_after_s: Annotated[int, _whole(60, 366 * 86400, "seconds")] = 7 * 86400
+    token_lifetime_s: Annotated[int, _whole(60, 86400, "seconds")] = 3600
+    holding_rehash: Annotated[bool, Field(description="true or false")] = False
+
+
+class ReceiverConfig(Table):
     """receiver.toml."""
 
-    trial: bool = False
-    receiver: Receiver
-    keys: ReceiverKeys
-    accept: Accept
-    retention: Retention = Retention()
-    uploads: Uploads = Uploads()
-    log: Log = Log()
+    trial: Annotated[bool, Field(description="true or false")] = False
+    receiver: Annotated[Receiver, Field(description="a table [receiver]")]
+    keys: Annotated[ReceiverKeys, Field(description="a table [keys]")]
+    accept: Annotated[Accept, Field(description="a table [accept]")]
+    retention: Annotated[Retention, Field(description="a table [retention]")] = Retention()
+    uploads: Annotated[Uploads, Field(description="a table [uploads]")] = Uploads()
+    log: Annotated[Log, Field(description="a table [log]")] = Log()
 
 
-def fixed_changes(before: StationConfig, after: StationConfig) -> list[str]:
-    """The changed keys that need a restart."""
-    return [
-        key for key in changed_keys(before, after) if key not in RELOADABLE and key.partition(".")[0] not in RELOADABLE
-    ]
+# --- about the schema itself
 
 
-def changed_keys(before: BaseModel, after: BaseModel, prefix: str = "") -> list[str]:
-    """The dotted keys in which two configurations differ."""
+RELOADABLE = frozenset(
+    {
+        "acquire.block_kib",
+        "acquire.suffixes",
+        "acquire.evidence_directories",
+        "acquire.max_depth",
+        "acquire.max_files",
+        "log.level",
+        "log.format",
+        "spool.keep_after_receipt_s",
+    }
+)
+"""The station's keys that a running daemon takes over; a change of any other waits for a restart."""
+
+
+def keys_of(table: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every key as `table.key`, in the order of the schema."""
+    for name, field in table.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys_of(inner, f"{above}{name}.")
+        else:
+            yield above + name
+
+
+def fixed_changes(old: StationConfig, new: StationConfig) -> list[str]:
+    """The keys that differ and that only a restart can change."""
+    return [key for key in changed_keys(old, new) if key not in RELOADABLE]
+
+
+def changed_keys(old: Table, new: Table, above: str = "") -> list[str]:
+    """The keys, as `table.key`, in which two configurations differ."""
     keys = []
-    for name in type(before).model_fields:
-        old, new = getattr(before, name), getattr(after, name)
-        if isinstance(old, BaseModel) and isinstance(new, BaseModel):
-            keys += changed_keys(old, new, f"{prefix}{name}.")
-        elif old != new:
-            keys.append(f"{prefix}{name}")
+    for name in type(old).model_fields:
+        before, after = getattr(old, name), getattr(new, name)
+        if isinstance(before, Table) and isinstance(after, Table):
+            keys += changed_keys(before, after, f"{above}{name}.")
+        elif before != after:
+            keys.append(above + name)
     return keys
