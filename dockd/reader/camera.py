@@ -42,6 +42,14 @@ class OpenClip:
         return found(self.path, os.fstat(self.fd))
 
 
+def open_quietly(name: bytes, flags: int, directory_fd: int) -> int:
+    """Open below a directory without leaving a trace of the access in it, where the file is ours."""
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=directory_fd)
+    except PermissionError:
+        return os.open(name, flags, dir_fd=directory_fd)
+
+
 def found(path: bytes, status: os.stat_result) -> FoundFile:
     """A file's status as the record in use everywhere."""
     return FoundFile(
@@ -79,7 +87,7 @@ class Camera:
     def identify(self) -> CameraIdentity:
         """Read the marker anew. Raises CameraRefused, CameraGone."""
         try:
-            fd = os.open(MARKER_NAME, os.O_RDONLY | _FILE, dir_fd=self.root_fd)
+            fd = open_quietly(MARKER_NAME, os.O_RDONLY | _FILE, self.root_fd)
         except OSError as error:
             raise CameraRefused(f"its dockd-camera.toml cannot be read: {error.strerror}") from error
         try:
@@ -98,10 +106,10 @@ class Camera:
         """
         if b".." in path.split(b"/"):
             raise OSError(errno.ELOOP, "a path that leads upward")
-        fd = os.open(b".", DIRECTORY, dir_fd=self.root_fd)
+        fd = open_quietly(b".", DIRECTORY, self.root_fd)
         try:
             for component in filter(None, path.split(b"/")):
-                below = os.open(component, DIRECTORY, dir_fd=fd)
+                below = open_quietly(component, DIRECTORY, fd)
                 os.close(fd)
                 fd = below
             device = os.fstat(fd).st_dev
@@ -155,7 +163,7 @@ class Camera:
             before = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
             if not stat.S_ISREG(before.st_mode):  # a FIFO or a device is not even opened
                 raise ClipRefused(f"{encode_path(name)} is not a regular file")
-            return os.open(name, flags, dir_fd=directory_fd)
+            return open_quietly(name, flags, directory_fd)
         except OSError as error:
             raise self.translate(error, name) from error
 

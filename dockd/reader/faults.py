@@ -19,7 +19,7 @@ VARIABLE = "DOCKD_READER_FAULTS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    action: str  # "kill", "raise", "hang", "eio", "enospc"
+    action: str  # "kill", "raise", "hang", or the name of an errno: "eio", "enospc", "einval"
     point: str
     name: bytes
     first: int
@@ -58,7 +58,6 @@ def _act(action: str) -> None:
                 signal.pause()
         case "raise":
             raise RuntimeError("a fault was asked for")
-        case "eio":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        case "enospc":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "eio" | "enospc" | "einval":
+            number = getattr(errno, action.upper())
+            raise OSError(number, os.strerror(number))

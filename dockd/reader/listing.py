@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dockd.errors import CameraGone
 from dockd.model import FileKind, FoundFile, ListedFile
-from dockd.reader.camera import DIRECTORY, GONE, Camera, found
+from dockd.reader.camera import DIRECTORY, GONE, Camera, found, open_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class _Walker:
             yield _refused(path, "another file system is mounted here: not looked into", status)
         else:
             try:
-                below = os.open(name, DIRECTORY, dir_fd=fd)
+                below = open_quietly(name, DIRECTORY, fd)
             except OSError as error:
                 yield self._failed(error, path, "cannot be opened")
                 return

@@ -139,6 +139,8 @@ class ClipReader:
     def _read(self, view: memoryview, start: int, end: int, offset: int) -> int:
         """Whole pages with O_DIRECT: the buffer has room for them, and a file's end makes the read short."""
         self.work.faults.at("read", self.clip.path, offset + start, offset + end)
+        if self.direct:
+            self.work.faults.at("read.direct", self.clip.path, offset + start, offset + end)
         room = -(-end // _PIECE_BYTES) * _PIECE_BYTES if self.direct else end
         return os.preadv(self.clip.fd, [view[start:room]], offset + start)
 

@@ -1,0 +1,164 @@
+"""A camera on disk, a real fork server, real readers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dockd.core import warrant as warrants
+from dockd.core.sealing import Identity, Opener
+from dockd.devices.marker import make_marker
+from dockd.model import AcquisitionId, BayNumber, DockingId, Epoch, FileKind
+from dockd.reader.client import ClipRules, ForkServer
+
+DOCKING = DockingId("01890000-0000-7000-8000-000000000001")
+STORE = "7b0d2a64-58a1-4f0e-9d6b-0c6a1f4f2d11"
+
+
+@dataclass
+class Rig:
+    """One camera, its incoming directory, and the means to read it."""
+
+    directory: Path
+    serial: str = "CAM-1"
+    faults: str = ""
+    progress: list = field(default_factory=list)
+    on_progress: object = None
+    server: ForkServer | None = None
+
+    def __post_init__(self):
+        self.camera = self.directory / "bay" / self.serial
+        self.incoming = self.directory / "incoming" / self.serial
+        self.camera.mkdir(parents=True)
+        self.incoming.mkdir(parents=True)
+        self.identity = make_marker(self.camera, serial=self.serial, made_at=datetime.now(UTC), random=os.urandom)
+        self.keys = (Identity.generate(os.urandom), Identity.generate(os.urandom))
+        self.descriptors = []
+        self.readers = []
+
+    def file(self, name, content=b"clip"):
+        path = os.path.join(os.fsencode(self.camera), name if isinstance(name, bytes) else name.encode())
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+        return Path(os.fsdecode(path))
+
+    async def reader(self, *, epoch=1, docking=DOCKING, rules=None, identity=None):
+        if self.server is None:
+            self.server = await ForkServer.start(faults=self.faults)
+        camera_fd = os.open(self.camera, os.O_RDONLY | os.O_DIRECTORY)
+        incoming_fd = os.open(self.incoming, os.O_RDONLY | os.O_DIRECTORY)
+        self.descriptors += [camera_fd, incoming_fd]
+        reader = await self.server.reader(
+            docking=docking,
+            epoch=Epoch(epoch),
+            bay=BayNumber(1),
+            camera_fd=camera_fd,
+            incoming_fd=incoming_fd,
+            identity=identity or self.identity,
+            recipients=tuple(key.recipient.text for key in self.keys),
+            rules=rules or self.rules(),
+            on_progress=self._progress,
+        )
+        self.readers.append(reader)
+        return reader
+
+    def _progress(self, *report):
+        self.progress.append(report)
+        if self.on_progress:
+            self.on_progress(*report)
+
+    def opened(self, acquisition):
+        """The plaintext of a sealed file, opened with each of the keys."""
+        sealed = (self.incoming / f"{acquisition}.age").read_bytes()
+        found = set()
+        for key in self.keys:
+            opener = Opener((key,))
+            found.add(bytes(opener.feed(sealed)) + bytes(opener.finish()))
+        (plaintext,) = found
+        return plaintext
+
+    def warrant(self, file, digest, *, number=1, epoch=1, docking=DOCKING, remnant=False, **changes):
+        """As the station issues it, from the form in which readers are handed it."""
+        issued = {
+            "acquisition": self.id(number),
+            "docking": docking,
+            "epoch": epoch,
+            "camera": {
+                "vendor": "",
+                "product": "",
+                "serial": self.identity.serial,
+                "model": self.identity.model,
+                "volume_id": self.identity.volume_id,
+            },
+            "path": warrants.encode_path(file.path),
+            "size_bytes": file.size_bytes,
+            "mtime_ns": str(file.mtime_ns),
+            "inode": str(file.inode),
+            "links": file.links,
+            "plaintext": digest,
+            "store": STORE,
+            "receipt": self.digest(b"receipt"),
+            "holding": self.digest(b"holding"),
+            "remnant": "yes" if remnant else "no",
+        } | changes
+        return warrants.from_wire(issued, docking=docking, epoch=Epoch(epoch), camera=self.identity)
+
+    @staticmethod
+    def rules(**changes):
+        values = {
+            "suffixes": (".mp4", ".mov", ".AVI"),
+            "evidence_directories": ("EVIDENCE",),
+            "max_depth": 8,
+            "max_files": 5000,
+            "block_bytes": 1024 * 1024,
+        }
+        return ClipRules(**(values | changes))
+
+    @staticmethod
+    def id(number):
+        return AcquisitionId(f"01890000-0000-7000-8000-{number:012x}")
+
+    @staticmethod
+    def digest(content):
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+    async def listing(self, reader):
+        return [entry async for batch in reader.list() for entry in batch]
+
+    async def clips(self, reader):
+        return {entry.file.path: entry.file for entry in await self.listing(reader) if entry.kind is FileKind.CLIP}
+
+    async def clip(self, reader):
+        (file,) = (await self.clips(reader)).values()
+        return file
+
+    async def aclose(self):
+        for reader in self.readers:
+            await reader.kill()
+        if self.server is not None:
+            await self.server.aclose()
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+@pytest.fixture
+async def rig(tmp_path):
+    made = Rig(tmp_path)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def memory_rig():
+    """On /dev/shm: quick, and a file system that has no medium but memory."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="dockd-test-") as directory:  # noqa: S108  on purpose
+        made = Rig(Path(directory))
+        yield made
+        await made.aclose()
