@@ -6,7 +6,6 @@ shown is the station's own status. Only the cameras are made up: folders, docked
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dockd.control.client import ask
-from dockd.errors import ConfigError, DaemonUnreachable, DockdError
+from dockd.errors import DaemonUnreachable, DockdError
 from dockd.media.padding import pad
 
 CAMERA_BYTES = 64 * 1024 * 1024  # what the demo's own clips are padded to, a camera

@@ -108,7 +108,7 @@ def init_receiver(
     return config
 
 
-def init_station(  # noqa: PLR0913  the five things that production hands over, and two for the trial
+def init_station(
     directory: Path,
     receiver_url: str,
     ca: Path,

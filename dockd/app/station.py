@@ -20,7 +20,7 @@ from dockd.core.keyfiles import parse_store_pub
 from dockd.core.sealing import parse_recipients_file
 from dockd.core.sshsig import SigningKey
 from dockd.devices.folder import FolderSource
-from dockd.errors import ConfigError, DockdError
+from dockd.errors import ConfigError
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import StationId
@@ -28,6 +28,7 @@ from dockd.reader.client import ForkServer
 from dockd.station.daemon import Daemon, Machine
 from dockd.station.reload import Live
 from dockd.stores.receiver_store import ReceiverStore
+from dockd.stores.wire import Timeouts
 
 _log = structlog.get_logger()
 
@@ -68,10 +69,7 @@ async def _run(config_path: Path, config: StationConfig) -> None:
             station=station,
             key=manifest_key,
             clock=clock,
-            random=secrets.token_bytes,
-            patch_bytes=config.store.patch_bytes,
-            connect_timeout_s=config.store.connect_timeout_s,
-            read_timeout_s=config.store.read_timeout_s,
+            timeouts=Timeouts(connect_s=config.store.connect_timeout_s, read_s=config.store.read_timeout_s),
         )
         stack.push_async_callback(store.aclose)
         forkserver = await ForkServer.start()

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from dockd.cli.render import size
 from dockd.cli.asking import ask_station
+from dockd.cli.render import size
 
 
 def register(subparsers: Any) -> None:

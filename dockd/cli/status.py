@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Any
 
-from dockd.cli.render import plain_status, whole_status
 from dockd.cli.asking import ask_station
+from dockd.cli.render import plain_status, whole_status
 
 _EVERY_S = 0.5
 

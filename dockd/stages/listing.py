@@ -138,8 +138,9 @@ def _find(tx: Tx, stay: Stay, listed: ListedFile) -> None:
         ),
     )
     if tx.count_contested(stay.camera, file.path) >= CONTESTED_LIMIT:
-        why = "its reads disagree again and again: the camera's memory is failing, have it examined"
-        tx.advance(added.acquisition, AcquisitionEvent.QUARANTINED, details={"reason": why}, quarantine_reason=why)
+        reason = "its reads disagree again and again: the camera's memory is failing, have it examined"
+        details = {"reason": reason}
+        tx.advance(added.acquisition, AcquisitionEvent.QUARANTINED, details=details, quarantine_reason=reason)
 
 
 def _close(tx: Tx, stay: Stay, remnants: set[AcquisitionId]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -104,6 +105,8 @@ async def _erase(stay: Stay, row: Acquisition, warrant: EraseWarrant, file: Foun
         "checked": erasure.checked,
     }
     _log.info("clip_erased", bay=stay.bay, camera=stay.camera.serial, acquisition=row.acquisition)
-    return await stay.journal.write(
+    row = await stay.journal.write(
         lambda tx: tx.advance(row.acquisition, Event.ERASED, details=details, docking=stay.docking)
     )
+    await asyncio.to_thread(stay.spool.discard, row.acquisition)
+    return row

@@ -44,13 +44,14 @@ _TRAVELLING = (AcquisitionState.FOUND, AcquisitionState.SPOOLED, AcquisitionStat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a course needs of its station. The two calls only leave a message."""
+    """What a course needs of its station. The calls only leave a message."""
 
     store: EvidenceStore
     min_retention: timedelta
     recipients: int
     wake_uplink: Callable[[], None]
     witness: Callable[[], None]
+    spool_short: Callable[[], None]
 
 
 class Course:
@@ -103,6 +104,8 @@ class Course:
             await acquire(self._stay, row, self._around.recipients)
         except (ClipBusy, ClipChanged, SpoolFull) as error:
             self._postponed.later(row.acquisition, str(error))
+            if isinstance(error, SpoolFull):
+                self._around.spool_short()
         except ClipGone as error:
             _log.info("clip_departed", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
         self._around.wake_uplink()
@@ -150,7 +153,7 @@ class Course:
         """Nothing is left to do here: say what the camera is, from a listing made after the last change."""
         counts = await self._stay.journal.read(lambda tx: tx.counts(self._stay.docking))
         waiting = self._postponed.next_due_s() is not None
-        if waiting or any(counts.clips(state) for state in _TRAVELLING):
+        if waiting or counts.of(*_TRAVELLING).clips:
             if await self._next_to_acquire() is not None:
                 await self._advance(DockingEvent.RELISTING, reason="a clip that had to wait is tried again")
                 return True

@@ -12,14 +12,13 @@ import structlog
 
 from dockd import __version__
 from dockd.control.server import serve as serve_control
-from dockd.core.lifecycle import AcquisitionState
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import DeviceSource, Plugged
 from dockd.errors import DockdError
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, BayNumber, CameraIdentity, Clock, Entropy, StationId
+from dockd.model import Acquisition, BayNumber, CameraIdentity, Clock, Entropy, StationId
 from dockd.reader.client import ForkServer
 from dockd.stages.detect import detect
 from dockd.stages.witness import show_checkpoint
@@ -28,7 +27,7 @@ from dockd.station.docking import Docking, Parts, end_docking
 from dockd.station.operations import Operations
 from dockd.station.reload import Live
 from dockd.station.status import Alarms, Sources
-from dockd.station.tidy import tidy_spool
+from dockd.station.tidy import Tidier
 from dockd.station.uplink import Uplink
 from dockd.stores.port import EvidenceStore
 
@@ -84,6 +83,14 @@ class Daemon:
             min_retention=machine.min_retention,
             on_changed=self._acquisition_changed,
         )
+        self._tidier = Tidier(
+            journal=machine.journal,
+            spool=machine.spool,
+            store=machine.store,
+            station=machine.station,
+            clock=machine.clock,
+            keep_after_receipt=machine.live.keep_after_receipt,
+        )
         self._parts = Parts(
             station=machine.station,
             journal=machine.journal,
@@ -115,7 +122,7 @@ class Daemon:
                 self._group = group
                 group.create_task(self._uplink.run(), name="uplink")
                 group.create_task(serve_control(machine.control, operations), name="control")
-                group.create_task(tidy_spool(machine, self._spool_short), name="tidy")
+                group.create_task(self._tidier.run(self._spool_short), name="tidy")
                 group.create_task(machine.live.follow(self._alarms), name="reload")
                 for source in machine.sources:
                     group.create_task(detect(source, self), name="detect")
@@ -199,8 +206,8 @@ class Daemon:
             return len(interrupted)
 
         interrupted = await machine.journal.write(change)
-        orphans = await asyncio.to_thread(machine.spool.sweep, await _spooled(machine.journal))
-        _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=len(orphans))
+        orphans = await self._tidier.sweep()
+        _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=orphans)
 
     async def _stop(self) -> None:
         journal = self._machine.journal
@@ -212,6 +219,3 @@ class Daemon:
         except (DockdError, TimeoutError) as error:
             _log.info("last_checkpoint_not_witnessed", reason=str(error) or "the store was too slow")
         _log.info("station_stopped")
-
-
-async def _spooled(journal: Journal) -> object: ...

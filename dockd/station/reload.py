@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -42,6 +43,10 @@ class Live:
             max_files=acquire.max_files,
             block_bytes=acquire.block_kib * 1024,
         )
+
+    def keep_after_receipt(self) -> timedelta:
+        """How long a confirmed clip's sealed file stays in the spool."""
+        return timedelta(seconds=self.config.spool.keep_after_receipt_s)
 
     async def follow(self, alarms: Alarms) -> None:
         """Reload on SIGHUP and whenever the file changes, until cancelled. Never raises for a bad file."""

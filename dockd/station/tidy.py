@@ -1,20 +1,19 @@
-"""Keep the spool small: sealed files go when they are erased from the camera, or confirmed and old, or room is short."""
+"""Keep the spool small: a sealed file goes once its clip is erased, or confirmed long ago, or room is short."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
-from dockd.core.canonical import format_time
 from dockd.core.lifecycle import AcquisitionState
 from dockd.errors import VerificationFailed
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
-from dockd.keep.transaction import Tx
-from dockd.model import AcquisitionId, Clock, StationId
+from dockd.model import Acquisition, Clock, StationId
 from dockd.stages.confirm import stored_receipt
 from dockd.stores.port import EvidenceStore
 
@@ -24,16 +23,69 @@ EVERY_S = 600.0
 _CONFIRMED = (AcquisitionState.STORED, AcquisitionState.WARRANTED)
 
 
-async def sweep(journal: Journal, spool: Spool) -> int:
-    """At the start: remove what no acquisition owns, and lay missing manifests beside their sealed files.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tidier:
+    """Discards sealed files. One that the store has not confirmed is never touched."""
 
-    Returns how many files were removed. Nothing that the journal counts as sealed is touched.
-    """
-    present = await asyncio.to_thread(spool.present)
-    rows = await journal.read(lambda tx: [tx.acquisition(name) for name in present])
-    owned = {row.acquisition for row in rows if row and row.sealed and row.state != AcquisitionState.ERASED}
-    removed = await asyncio.to_thread(spool.sweep, owned.__contains__)
-    for name in owned:
-        manifest = await journal.read(lambda tx, name=name: tx.manifest(name))  # type: ignore[misc]
-        await asyncio.to_thread(spool.put_manifest, name, manifest)
-    return len(removed)
+    journal: Journal
+    spool: Spool
+    store: EvidenceStore
+    station: StationId
+    clock: Clock
+    keep_after_receipt: Callable[[], timedelta]
+
+    async def sweep(self) -> int:
+        """At the start: remove what no acquisition owns, and lay missing manifests beside their sealed files.
+
+        Returns how many files were removed. Only while no reader runs.
+        """
+        owned = {row.acquisition for row in await self._rows() if row.state != AcquisitionState.ERASED}
+        removed = await asyncio.to_thread(self.spool.sweep, owned.__contains__)
+        for name in owned:
+            manifest = await self.journal.read(lambda tx, name=name: tx.manifest(name))  # type: ignore[misc]
+            await asyncio.to_thread(self.spool.put_manifest, name, manifest)
+        return len(removed)
+
+    async def run(self, short: asyncio.Event) -> None:
+        """Look every ten minutes, and at once when `short` is set. Ends by cancellation."""
+        while True:
+            async with asyncio.TaskGroup() as group:
+                timer = group.create_task(self._set_later(short))
+                await short.wait()
+                timer.cancel()
+            pressed = timer.cancelled()
+            short.clear()
+            await self.tidy(short_of_room=pressed)
+
+    async def tidy(self, *, short_of_room: bool) -> int:
+        """Discard what may go; returns how many clips."""
+        count = 0
+        for row in await self._rows():
+            if row.state == AcquisitionState.ERASED or (
+                row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
+            ):
+                await asyncio.to_thread(self.spool.discard, row.acquisition)
+                count += 1
+        if count:
+            _log.info("spool_tidied", clips=count, short_of_room=short_of_room)
+        return count
+
+    async def _rows(self) -> list[Acquisition]:
+        """What the spool holds sealed files of; those of no sealed acquisition are left out."""
+        names = await asyncio.to_thread(self.spool.present)
+        rows = await self.journal.read(lambda tx: [tx.acquisition(name) for name in names])
+        return [row for row in rows if row is not None and row.sealed is not None]
+
+    async def _kept_long_enough(self, row: Acquisition) -> bool:
+        try:
+            receipt = await stored_receipt(
+                row.acquisition, journal=self.journal, store=self.store, station=self.station
+            )
+        except VerificationFailed as error:
+            _log.error("kept_receipt_broken", acquisition=row.acquisition, reason=str(error))
+            return False
+        return self.clock.now() - receipt.at >= self.keep_after_receipt()
+
+    async def _set_later(self, short: asyncio.Event) -> None:
+        await self.clock.sleep(EVERY_S)
+        short.set()
