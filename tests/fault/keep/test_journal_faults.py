@@ -196,6 +196,7 @@ def edits(whole):
     yield "edited", b"".join(lines).replace(b'"number":1}', b'"number":7}')
     yield "last edited", whole.replace(b'"number":3}', b'"number":7}')
     yield "rubbish in the middle", whole.replace(lines[1], b"\0" * len(lines[1]))
+    yield "rubbish from a line on that was durable", b"".join(lines[:2]) + b"\0" * 500
     yield "dropped", b"".join([lines[0], *lines[2:]])
     yield "duplicated", b"".join([lines[0], *lines])
     yield "reordered", b"".join([lines[1], lines[0], *lines[2:]])
@@ -204,7 +205,7 @@ def edits(whole):
     yield "CRLF", whole.replace(b"\n", b"\r\n")
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 async def test_p07_a_mirror_that_says_something_else_is_refused_and_left_alone(kit, number):
     whole = await written(kit, 4)
     name, edited = list(edits(whole))[number]
