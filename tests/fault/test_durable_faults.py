@@ -29,9 +29,9 @@ _RENAMES = "rename,renameat,renameat2"
 def _traced(directory, calls, injection=None):
     """Run the writer under strace. -B keeps Python itself from renaming files; nothing but durable.py syncs there."""
     fault = [] if injection is None else ["-e", f"inject={calls}:{injection}"]
+    program = [sys.executable, "-B", "-c", _WRITE, directory / "a"]
     return subprocess.run(
-        ["strace", "-qq", "-y", "-o", directory.parent / "trace", "-e", f"trace={calls}", *fault]
-        + [sys.executable, "-B", "-c", _WRITE, directory / "a"],  # noqa: RUF005  strace's words, then the program's
+        ["strace", "-qq", "-y", "-o", directory.parent / "trace", "-e", f"trace={calls}", *fault, *program],
         check=False,
         capture_output=True,
         text=True,
