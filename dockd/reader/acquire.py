@@ -34,12 +34,16 @@ def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
         check = _GuardedCheck(work.faults, file.path)
         pulse = Pulse(work, acquisition, "acquire", clip, size)
         plain, sealed = hashlib.sha256(), hashlib.sha256()
-        with closing(_Output(SealedFile(work.incoming_fd, acquisition, sealed_size), sealed)) as output:
-            output.write(sealer.header())
+        with closing(SealedFile(work.incoming_fd, acquisition, sealed_size)) as output:
+            output.open()
+            sealed.update(header := sealer.header())
+            output.write(header)
             for offset, block, last in reader.blocks():
                 plain.update(block)
                 check.feed(offset, block)
-                output.write(sealer.seal(block, final=last))
+                ciphertext = sealer.seal(block, final=last)
+                sealed.update(ciphertext)
+                output.write(ciphertext)
                 pulse.beat(offset + len(block))
             require_unchanged(clip, file)
             work.camera.require_attached()
@@ -55,25 +59,6 @@ def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
         verdict=_with_unreadable(check.finish(size), reader.unreadable_reason()),
         recipients=tuple(sealer.fingerprints),
     )
-
-
-class _Output:
-    """The sealed file and its digest."""
-
-    def __init__(self, file: SealedFile, digest: hashlib._Hash) -> None:
-        self._file = file
-        self._digest = digest
-        file.open()
-
-    def write(self, block: bytes | memoryview) -> None:
-        self._digest.update(block)
-        self._file.write(block)
-
-    def finish(self) -> None:
-        self._file.finish()
-
-    def close(self) -> None:
-        self._file.discard()
 
 
 class _GuardedCheck:

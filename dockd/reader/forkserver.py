@@ -39,7 +39,10 @@ class _Server:
 
     def _answer(self) -> bool:
         """One request. False: there will be no more."""
-        request, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS)
+        try:
+            request, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS)
+        except OSError:  # it was reset: the daemon left with an answer unread
+            return False
         if not request:
             return False
         try:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class SealedFile:
-    """A file of known length that is being written. Any OSError of the spool is SpoolFull: the clip waits."""
+    """A file of known length that is being written; `close` belongs in a finally.
+
+    Any OSError of the spool is SpoolFull: the clip waits on its camera.
+    """
 
     def __init__(self, directory_fd: int, acquisition: AcquisitionId, size_bytes: int) -> None:
         self._directory_fd = directory_fd
@@ -53,7 +56,7 @@ class SealedFile:
             os.rename(self._part, self._name, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
             os.fsync(self._directory_fd)
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Remove what was written, unless it was finished. Idempotent."""
         self._close()
         with suppress(OSError):

@@ -120,8 +120,10 @@ def test_p09_any_bytes_are_a_message_or_the_readers_end(message):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["file", "path", "size_bytes", "kind", "sealed", "verdict"]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["file", "path", "size_bytes", "kind", "sealed", "verdict"]), inner)
+        ),
     )
 )
 def test_p09_any_fields_are_a_record_or_the_readers_end(value):

@@ -43,11 +43,10 @@ class Rig:
         self.readers = []
 
     def file(self, name, content=b"clip"):
-        path = os.path.join(os.fsencode(self.camera), name if isinstance(name, bytes) else name.encode())
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(content)
-        return Path(os.fsdecode(path))
+        path = self.camera / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
 
     async def reader(self, *, epoch=1, docking=DOCKING, rules=None, identity=None):
         if self.server is None:
@@ -158,7 +157,7 @@ async def rig(tmp_path):
 @pytest.fixture
 async def memory_rig():
     """On /dev/shm: quick, and a file system that has no medium but memory."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="dockd-test-") as directory:  # noqa: S108  on purpose
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="dockd-test-") as directory:
         made = Rig(Path(directory))
         yield made
         await made.aclose()

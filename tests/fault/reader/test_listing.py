@@ -175,7 +175,9 @@ async def test_p04_listing_and_reading_leave_no_trace_on_the_camera(rig):
 
     def state():
         paths = [rig.camera, *sorted(rig.camera.rglob("*"))]
-        return [(p, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_atime_ns) for p in paths for s in [p.stat()]]
+        return [
+            (p, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_atime_ns) for p in paths for s in [p.stat()]
+        ]
 
     old = 1_000_000_000
     for path in (rig.camera / "DCIM", rig.camera / "DCIM" / "a.mp4"):
