@@ -32,10 +32,18 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "open",
         help="open a sealed clip with a key of the evidence authority",
-        description="Open a sealed clip. OUT gets its name only when the whole clip was verified, so what is at OUT is "
-        "never half a clip. Stock `age -d -i KEY` opens the same files. Exit codes: 0 opened; 65 wrong key, or the "
-        "sealed file was changed or cut short; 66 no such file; 73 OUT cannot be made or is there already; "
-        "74 a medium failed; 75 no space left; 77 no permission; 130 interrupted.",
+        description="""Open a sealed clip. OUT gets its name only when the whole clip was verified: what is at OUT is
+never half a clip. Stock `age -d -i KEY` opens the same files.
+
+exit codes:
+  0   opened
+  65  wrong key, or the sealed file was changed or cut short
+  66  no such file
+  73  OUT cannot be made, or is there already
+  74  a medium failed
+  75  no space left
+  77  no permission
+  130 interrupted""",
         epilog="Example: dockd open clip.age -i authority/working.key -o clip.mp4",
     )
     parser.add_argument("sealed", metavar="SEALED", type=Path, help="the sealed clip (clip.age)")
