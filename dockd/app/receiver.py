@@ -1,0 +1,59 @@
+"""The composition root of the receiver."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from dockd import log
+from dockd.app.clock import MachineClock
+from dockd.app.running import run_until_signal
+from dockd.config.load import load_receiver
+from dockd.config.schema import ReceiverConfig
+from dockd.core.sealing import parse_recipients_file
+from dockd.core.sshsig import SigningKey
+from dockd.model import StoreId
+from dockd.receiver.serve import serve
+from dockd.receiver.settings import ReceiverSettings
+
+_log = structlog.get_logger()
+
+
+def run(config_path: Path) -> int:
+    """Run the receiver until a signal; returns the exit code. Raises ConfigError before anything is opened."""
+    config = load_receiver(config_path)
+    log.set_up(config.log.level, config.log.format)
+    settings = _settings(config)
+    return run_until_signal(
+        lambda: serve(
+            settings,
+            clock=MachineClock(),
+            random=secrets.token_bytes,
+            ready=lambda address: _log.info("receiver_ready", address=address),
+        )
+    )
+
+
+def _settings(config: ReceiverConfig) -> ReceiverSettings:
+    host, port = config.receiver.address
+    recipients = parse_recipients_file(config.accept.recipients_file.read_text())
+    return ReceiverSettings(
+        directory=config.receiver.directory,
+        listen_host=host,
+        listen_port=port,
+        tls_cert=config.receiver.tls_cert,
+        tls_key=config.receiver.tls_key,
+        store=StoreId(config.receiver.id),
+        key=SigningKey.parse(config.keys.store.read_bytes()),
+        public_hosts=frozenset(config.receiver.public_hosts),
+        allowed_recipients=frozenset(recipient.fingerprint for recipient in recipients),
+        min_stanzas=config.accept.min_recipients,
+        retention=timedelta(days=config.retention.days),
+        token_lifetime=timedelta(seconds=config.uploads.token_lifetime_s),
+        upload_expiry=timedelta(seconds=config.uploads.expire_after_s),
+        max_clip_bytes=config.accept.max_clip_bytes,
+        holding_rehash=config.uploads.holding_rehash,
+    )
