@@ -81,6 +81,13 @@ class Fields:
             raise self._wrong(key, "an object")
         return Fields(value, f"{self._what}.{key}")
 
+    def mapping(self, key: str) -> dict[str, Any]:
+        """An object within, whose keys are nobody's business here."""
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self._wrong(key, "an object")
+        return value
+
     def end(self) -> None:
         """Refuse what was not taken."""
         if self._rest:
