@@ -37,6 +37,7 @@ from dockd.model import Clock
 
 MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
 _MAX_WORDS = 300  # of a store's own words in our sentences
+_UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
 _IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
 
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
@@ -178,6 +179,8 @@ class Wire:
     def _judged(self, call: Call, answer: Answer) -> Answer:
         problem = answer.problem()
         own_words = problem is not None or call is Call.OFFSET  # a HEAD's answer has no body to speak in
+        if problem is not None and problem.get("type") == _UNKNOWN_STATION:
+            own_words = False  # about this station's enrolment, not about any clip
         found = classify(call, answer.status, own_words=own_words)
         if found is not RetryClass.DONE:
             wait_s = retry_after_s(answer.headers.get("retry-after"), self._clock.now())
