@@ -11,4 +11,4 @@ from dockd.control.client import ask
 
 def ask_station(config: str | None, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
     """The objects that answer one request. Raises as control.client.ask, and ConfigError."""
-    return ask(load_station(find_config(config)).socket_path, operation, **arguments)
+    return ask(load_station(find_config(config), files=False).socket_path, operation, **arguments)
