@@ -1,0 +1,291 @@
+"""What an MP4's index says (ISO/IEC 14496-12, 8.2 to 8.8): its tracks, its times and its fragments.
+
+The walker in mp4.py hands over the payloads of the few boxes named in `CONTAINERS` and `LEAVES`; this module keeps
+what it needs of them, within a budget, and compares it with the media once all of the file was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from dockd.media.extents import Extents
+from dockd.media.findings import Findings
+from dockd.media.mp4_tables import BadTable, SampleTables, numbers, u32
+
+TABLES_BYTES = 24 * 1024 * 1024  # all sample tables together; 12 hours at 60 frames/s with sound need some 19 MiB
+LEAF_BYTES = 8 * 1024 * 1024  # any other box
+MAX_TRACKS = 128
+_EPOCH = datetime(1904, 1, 1, tzinfo=UTC)  # of the times in mvhd and mdhd
+
+# The boxes that are opened, under the box that they are looked for in. What is not here is skipped whole, so that no
+# file can nest deeper than this.
+CONTAINERS: Mapping[bytes, frozenset[bytes]] = {
+    b"": frozenset((b"moov", b"moof")),
+    b"moov": frozenset((b"trak", b"mvex")),
+    b"trak": frozenset((b"mdia",)),
+    b"mdia": frozenset((b"minf",)),
+    b"minf": frozenset((b"stbl",)),
+    b"moof": frozenset((b"traf",)),
+}
+LEAVES: Mapping[bytes, frozenset[bytes]] = {
+    b"moov": frozenset((b"mvhd",)),
+    b"trak": frozenset((b"tkhd",)),
+    b"mdia": frozenset((b"mdhd", b"hdlr")),
+    b"stbl": SampleTables.KINDS,
+    b"mvex": frozenset((b"mehd", b"trex")),
+    b"traf": frozenset((b"tfhd", b"trun")),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Track:
+    """A trak box, and for fragments the defaults of its trex box."""
+
+    number: int
+    name: str = "track"
+    track_id: int = 0
+    timescale: int = 0  # ticks a second
+    ticks: int = 0  # duration in fragments, summed up
+    stated_ticks: int = 0
+    unchecked: bool = False
+    tables: SampleTables = field(default_factory=SampleTables)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.number}"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Fragment:
+    """The traf box that is being read. `base` is None until a tfhd came."""
+
+    base: int | None
+    track_id: int = 0
+    default_size: int = 0
+    default_ticks: int = 0
+    following: int = 0  # where a run without an offset of its own begins
+
+
+class Index:
+    """Collects the index of one file."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._budget = TABLES_BYTES
+        self._tracks: list[_Track] = []
+        self._track: _Track | None = None
+        self._defaults: dict[int, tuple[int, int]] = {}  # by track id: sample ticks, sample size
+        self._runs = Extents()
+        self._moof_start = 0
+        self._fragment: _Fragment | None = None
+        self._after_fragment: int | None = None
+        self._timescale = 0
+        self._ticks = 0
+        self._created = 0
+        self.fragmented = False
+        self.fragments = 0
+        self.indexes = 0  # moov boxes seen whole
+
+    # --- what the walker calls
+
+    def opened(self, kind: bytes, start: int) -> None:
+        """A container begins. `start` is where its header begins."""
+        if kind == b"moof":
+            self.fragmented = True
+            self._moof_start, self._after_fragment = start, None
+        elif kind == b"mvex":
+            self.fragmented = True
+        elif kind == b"traf":
+            self._fragment = _Fragment(base=None)
+        elif kind == b"trak":
+            self._open_track()
+
+    def closed(self, kind: bytes) -> None:
+        """A container came to its end, whole."""
+        if kind == b"moov":
+            self.indexes += 1
+        elif kind == b"moof":
+            self.fragments += 1
+        elif kind == b"traf":
+            self._after_fragment = self._fragment.following if self._fragment else None
+            self._fragment = None
+        elif kind == b"trak":
+            self._track = None
+
+    def wants(self, parent: bytes, kind: bytes, size: int) -> bool:
+        """Whether the payload of this box, `size` bytes by its own word, is to be collected."""
+        if kind not in LEAVES.get(parent, ()) or (parent in (b"mdia", b"stbl") and self._track is None):
+            return False
+        if parent != b"stbl":
+            if size > LEAF_BYTES:
+                self._findings.note(f"not checked: a {kind.decode()} box of {size} bytes, larger than any in use")
+            return size <= LEAF_BYTES
+        if size > self._budget:
+            if self._track is not None:
+                self._track.unchecked = True
+            return False
+        self._budget -= size
+        return True
+
+    def leaf(self, kind: bytes, payload: bytearray) -> None:
+        """A box that was asked for, whole."""
+        try:
+            if kind in SampleTables.KINDS:
+                if self._track is not None:
+                    self._track.tables.by_kind[kind] = payload
+            elif kind == b"trun":
+                self._run(payload)
+            else:
+                self._small(kind, payload)
+        except BadTable as error:
+            self._findings.damage(f"the index is damaged: in a {kind.decode()} box, {error}")
+
+    # --- the boxes
+
+    def _open_track(self) -> None:
+        self._track = None
+        if len(self._tracks) >= MAX_TRACKS:
+            self._findings.note(f"not checked: tracks after the first {MAX_TRACKS}")
+            return
+        self._track = _Track(number=len(self._tracks) + 1)
+        self._tracks.append(self._track)
+
+    def _small(self, kind: bytes, payload: bytearray) -> None:
+        track = self._track
+        if kind == b"mvhd":
+            self._created, self._timescale, self._ticks = _times(payload)
+        elif kind == b"mehd":
+            self._ticks = max(self._ticks, _wide(payload, 4) if payload[:1] == b"\1" else u32(payload, 4))
+        elif kind == b"trex":
+            if len(self._defaults) < MAX_TRACKS:
+                self._defaults[u32(payload, 4)] = u32(payload, 12), u32(payload, 16)
+        elif kind == b"tfhd":
+            self._open_fragment(payload)
+        elif track is None:
+            return
+        elif kind == b"tkhd":
+            track.track_id = u32(payload, 20 if payload[:1] == b"\1" else 12)
+        elif kind == b"mdhd":
+            created, track.timescale, track.stated_ticks = _times(payload)
+            self._created = self._created or created
+        elif kind == b"hdlr":
+            names = {b"vide": "video track", b"soun": "sound track"}
+            track.name = names.get(bytes(payload[8:12]), "track")
+
+    def _open_fragment(self, payload: bytearray) -> None:
+        """tfhd, 8.8.7: which track, and where data offsets count from."""
+        flags, track_id, at = u32(payload, 0) & 0xFFFFFF, u32(payload, 4), 8
+        ticks, size = self._defaults.get(track_id, (0, 0))
+        base = self._moof_start
+        if flags & 0x1:
+            base, at = _wide(payload, at), at + 8
+        elif not flags & 0x20000 and self._after_fragment is not None:
+            base = self._after_fragment
+        at += 4 if flags & 0x2 else 0
+        if flags & 0x8:
+            ticks, at = u32(payload, at), at + 4
+        if flags & 0x10:
+            size = u32(payload, at)
+        self._fragment = _Fragment(
+            base=base, following=base, track_id=track_id, default_size=size, default_ticks=ticks
+        )
+
+    def _run(self, payload: bytearray) -> None:
+        """trun, 8.8.8: one stretch of samples."""
+        fragment = self._fragment
+        if fragment is None or fragment.base is None:
+            raise BadTable("a run of samples comes before the head of its fragment")
+        flags, count, at = u32(payload, 0) & 0xFFFFFF, u32(payload, 4), 8
+        start = fragment.following
+        if flags & 0x1:
+            offset, at = u32(payload, at), at + 4
+            start = fragment.base + (offset - (1 << 32) if offset >> 31 else offset)
+        at += 4 if flags & 0x4 else 0
+        has_ticks, has_size = bool(flags & 0x100), bool(flags & 0x200)
+        width = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+        if at + count * width * 4 > len(payload):
+            raise BadTable("a run has fewer samples than it says")
+        fields = numbers(payload, at, count * width, 32)
+        size = sum(fields[int(has_ticks) :: width]) if has_size else count * fragment.default_size
+        ticks = sum(fields[0::width]) if has_ticks else count * fragment.default_ticks
+        if not self._runs.add(start, start + size):
+            raise BadTable("a run of samples lies where no file can reach")
+        fragment.following = start + size
+        for track in self._tracks:
+            if track.track_id == fragment.track_id:
+                track.ticks += ticks
+
+    # --- the judgement
+
+    def compare(self, media: Extents) -> None:
+        """Look whether every chunk and every run of samples lies inside `media`. The tables are dropped."""
+        samples = sum(track.tables.samples() for track in self._tracks)
+        unchecked = any(track.unchecked for track in self._tracks)
+        if self.indexes and not self._tracks:
+            self._findings.damage("the index (moov) lists no track")
+        elif self.indexes and not samples and not unchecked and not self.fragments:
+            self._findings.damage("the recording was cut: the index lists no samples, and no fragment follows it")
+        for track in self._tracks:
+            self._compare_track(track, media)
+            track.tables = SampleTables()
+        outside, first = self._runs.first_outside(media)
+        if outside:
+            self._findings.damage(
+                f"{outside} of {len(self._runs)} stretches of samples in fragments lie not inside the media, "
+                f"the first at byte {first}"
+            )
+        if self._runs.left_out or media.left_out:
+            self._findings.note(f"not checked: {self._runs.left_out + media.left_out} fragments beyond the first ones")
+
+    def _compare_track(self, track: _Track, media: Extents) -> None:
+        if track.unchecked:
+            self._findings.note(
+                f"not checked: where the samples of {track.label} lie; the sample tables are larger than "
+                f"{TABLES_BYTES // (1024 * 1024)} MiB"
+            )
+            return
+        try:
+            chunks, outside, first = track.tables.check(media)
+        except BadTable as error:
+            self._findings.damage(f"the index of {track.label} is damaged: {error}")
+            return
+        if outside:
+            self._findings.damage(
+                f"{outside} of the {chunks} chunks of {track.label} lie not inside the media, the first at byte {first}"
+            )
+
+    def duration_ms(self) -> int | None:
+        """As mvhd or mehd state it; else the longest track by its own word or by its fragments. None where unknown."""
+        longest = _milliseconds(self._ticks, self._timescale)
+        if longest:
+            return longest
+        by_track = [_milliseconds(track.stated_ticks or track.ticks, track.timescale) for track in self._tracks]
+        return max(by_track, default=0) or None
+
+    def recorded_at(self) -> datetime | None:
+        """Creation time in mvhd, else in the first mdhd that has one. None where not set, or past the year 9999."""
+        if not self._created:
+            return None
+        try:
+            return _EPOCH + timedelta(seconds=self._created)
+        except OverflowError:
+            return None
+
+
+def _times(payload: bytearray) -> tuple[int, int, int]:
+    """Creation time, ticks a second and duration in ticks; mvhd (8.2.2) and mdhd (8.4.2) begin alike."""
+    if payload[:1] == b"\1":
+        created, timescale, ticks, unknown = _wide(payload, 4), u32(payload, 20), _wide(payload, 24), (1 << 64) - 1
+    else:
+        created, timescale, ticks, unknown = u32(payload, 4), u32(payload, 12), u32(payload, 16), (1 << 32) - 1
+    return created, timescale, 0 if ticks == unknown else ticks
+
+
+def _wide(payload: bytearray, at: int) -> int:
+    return u32(payload, at) << 32 | u32(payload, at + 4)
+
+
+def _milliseconds(ticks: int, timescale: int) -> int:
+    return ticks * 1000 // timescale if timescale else 0
