@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -121,7 +122,7 @@ class _Session:
     def __init__(self, link: _Link, work: Work) -> None:
         self._link = link
         self._work = work
-        self._reread: dict[AcquisitionId, tuple[FoundFile, Digest]] = {}  # by this very reader
+        self._reread: set[bytes] = set()  # what this very reader read a second time: 32 bytes a clip
         self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "list": self._list,
             "acquire": self._acquire,
@@ -168,13 +169,13 @@ class _Session:
     def _second_read(self, fields: dict[str, Any]) -> None:
         acquisition, file = _subject(fields)
         again = reread(self._work, acquisition, file)
-        self._reread[acquisition] = (file, again.plaintext_digest)
+        self._reread.add(_evidence(acquisition, file, again.plaintext_digest))
         self._link.send("reread", acquisition=acquisition, reread=messages.reread_to_wire(again))
 
     def _erase(self, fields: dict[str, Any]) -> None:
         warrant = self._warrant(messages.table(fields, "warrant"))
         erasure = erase(self._work, warrant)
-        self._reread.pop(warrant.acquisition, None)
+        self._reread.discard(_evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest))
         self._link.send("erased", acquisition=warrant.acquisition, erasure=messages.erasure_to_wire(erasure))
 
     def _warrant(self, record: dict[str, Any]) -> EraseWarrant:
@@ -184,8 +185,8 @@ class _Session:
             warrant = warrants.from_wire(record, docking=work.docking, epoch=work.epoch, camera=work.camera.identity)
         except WarrantRefused as refusal:
             raise EraseFailed(str(refusal)) from refusal
-        own = self._reread.get(warrant.acquisition)
-        if not warrant.remnant and own != (warrant.file, warrant.plaintext_digest):
+        evidence = _evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest)
+        if not warrant.remnant and evidence not in self._reread:
             raise EraseFailed(
                 "not erased: this reader did not itself read that file a second time and find that digest"
             )
@@ -197,6 +198,11 @@ def _subject(fields: dict[str, Any]) -> tuple[AcquisitionId, FoundFile]:
     if not _UUID.fullmatch(acquisition):
         raise ReaderDied("an acquisition's id is no UUID")
     return AcquisitionId(acquisition), messages.file_from_wire(messages.table(fields, "file"))
+
+
+def _evidence(acquisition: AcquisitionId, file: FoundFile, digest: Digest) -> bytes:
+    """Stands for one second read, of that very file, with that result."""
+    return hashlib.sha256(repr((acquisition, file, digest)).encode()).digest()
 
 
 def _words(error: Exception) -> str:

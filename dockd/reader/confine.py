@@ -11,6 +11,7 @@ from pathlib import Path
 from dockd.reader import kernel
 
 _CAP_IPC_LOCK = 14
+_MAX_DESCRIPTOR = 2**31 - 1
 _OOM_SCORE = "500"  # when memory runs out, a reader goes before the daemon
 
 
@@ -42,7 +43,7 @@ def confine_reader(parent: int, keep: tuple[int, ...]) -> None:
     for fd in sorted(keep):
         os.closerange(low, fd)
         low = fd + 1
-    os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    os.closerange(low, _MAX_DESCRIPTOR)
     with suppress(OSError):  # best effort: a sandbox may hide /proc
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     kernel.set_name(b"dockd-reader")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -366,6 +368,26 @@ async def test_p02_a_reader_killed_while_it_reads_leaves_a_part_that_the_next_tr
     again = await rig.reader(epoch=2)
     await again.acquire(rig.id(1), file)
     assert incoming(rig) == [f"{rig.id(1)}.age"]
+
+
+async def test_p02_killed_at_any_moment_a_reader_leaves_the_camera_as_it_was(memory_rig):
+    rig = memory_rig
+    rig.file("a.mp4", os.urandom(48 * MIB))
+    before = [(path, path.stat().st_ctime_ns, path.stat().st_size) for path in sorted(rig.camera.rglob("*"))]
+    moments = random.Random(20260101)  # noqa: S311  a fixed seed, to fail again the same way
+    for epoch in range(1, 13):
+        reader = await rig.reader(epoch=epoch)
+        file = await rig.clip(reader)
+        asyncio.get_running_loop().call_later(moments.uniform(0, 0.12), os.kill, reader.pid, signal.SIGKILL)
+        with suppress(ReaderDied):
+            while True:
+                await reader.acquire(rig.id(epoch), file)
+        assert await reader.ended == "was killed by SIGKILL"
+        assert set(incoming(rig)) <= {f"{rig.id(epoch)}.part", f"{rig.id(epoch)}.age"}
+        for entry in rig.incoming.iterdir():
+            entry.unlink()
+    assert [(path, path.stat().st_ctime_ns, path.stat().st_size) for path in sorted(rig.camera.rglob("*"))] == before
+    assert {entry.name for entry in rig.directory.iterdir()} == {"bay", "incoming"}
 
 
 async def test_p10_a_big_sparse_clip_is_read_in_bounded_memory(memory_rig):
