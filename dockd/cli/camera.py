@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make it. Raises CameraRefused where it is one already, OSError where it cannot be made."""
-    from dockd.devices.marker import make_marker
+    from dockd.app.camera import make_camera
 
-    args.directory.mkdir(parents=True, exist_ok=True)
-    camera = make_marker(
-        args.directory,
-        serial=args.serial,
-        model=args.model,
-        made_at=datetime.now(UTC),
-        random=secrets.token_bytes,
-    )
-    print(f"{args.directory} is camera {camera.serial} now: its clips are erased after they were stored")
+    camera = make_camera(args.directory, serial=args.serial, model=args.model)
+    print(f"{args.directory} is camera {camera.serial} now. Docked, its clips are erased once they are stored.")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,13 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check it. Raises ConfigError with every problem."""
-    from dockd.config.load import load_receiver, load_station
+    """Check it. Raises ConfigError with every mistake."""
+    from dockd.app.check import check_receiver, check_station
+    from dockd.config.load import is_receiver, load_receiver, load_station
 
-    kind = load_receiver if _is_receiver(args.file) else load_station
-    kind(args.file)
+    if is_receiver(args.file):
+        check_receiver(args.file, load_receiver(args.file))
+    else:
+        check_station(args.file, load_station(args.file))
     print(f"{args.file}: no mistakes found")
     return 0
-
-
-def _is_receiver(path: Path) -> bool:
-    """By its sections; a file that cannot be parsed is left to the loader's own words."""
-    try:
-        return "receiver" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return path.name.startswith("receiver")

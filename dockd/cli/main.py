@@ -21,7 +21,17 @@ from dockd.errors import (
     VerificationFailed,
 )
 
-OK, USAGE, INVALID, UNREACHABLE, FAILED, CANNOT_MAKE, LATER, FORBIDDEN, CONFIGURATION = 0, 64, 65, 69, 70, 73, 75, 77, 78
+OK, USAGE, INVALID, UNREACHABLE, FAILED, CANNOT_MAKE, LATER, FORBIDDEN, CONFIGURATION = (
+    0,
+    64,
+    65,
+    69,
+    70,
+    73,
+    75,
+    77,
+    78,
+)
 INTERRUPTED = 130
 
 COMMANDS = (
@@ -39,11 +49,23 @@ COMMANDS = (
 )
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Wraps descriptions and examples line by line, so that a line break in them is one on the screen."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = (line.rstrip() for line in text.splitlines())
+        return "\n".join(
+            # An example is to be pasted: it keeps its line, however long it is.
+            line if line.startswith(("Example:", " ")) else super(_Formatter, self)._fill_text(line, width, indent)
+            for line in lines
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose usage errors exit with 64, and whose examples keep their line breaks."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
@@ -75,13 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser(words[0] if words else None)
     try:
         args = parser.parse_args(words)
-    except SystemExit as done:
+        if hasattr(args, "handler"):
+            return _run(args)
+    except SystemExit as done:  # argparse's way of saying that help was printed, or that the words make no sense
         return done.code if isinstance(done.code, int) else USAGE
-    if not hasattr(args, "handler"):
-        parser.print_help(sys.stderr)
-        return USAGE
+    parser.print_help(sys.stderr)
+    return USAGE
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the command's handler, and make an exit code of how it ended."""
     try:
-        return int(args.handler(args))
+        code = int(args.handler(args))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -95,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"dockd: {where}{error.strerror or error}", file=sys.stderr)
         return FORBIDDEN if isinstance(error, PermissionError) else CANNOT_MAKE
+    return code
 
 
 def _complain(error: DockdError) -> None:

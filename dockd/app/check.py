@@ -1,0 +1,109 @@
+"""What the files of a configuration hold: keys that fit, recipients that are enough, a sound certificate."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from dockd.app.guard import readable_secrets
+from dockd.config.load import problem, refused
+from dockd.config.schema import ReceiverConfig, StationConfig
+from dockd.core.keyfiles import parse_store_pub
+from dockd.core.sealing import Recipient, parse_recipients_file
+from dockd.core.sshsig import SigningKey
+from dockd.errors import VerificationFailed
+
+_T = TypeVar("_T")
+_LEAST_RECIPIENTS = 2
+
+
+def check_station(path: Path, config: StationConfig) -> None:
+    """Raises ConfigError with every mistake in the files that `config`, read from `path`, names; nothing is changed.
+
+    Outside a trial, a key that must not be on a dock is one of them.
+    """
+    found = _Findings(path)
+    manifest = found.parse("keys.manifest", config.keys.manifest, SigningKey.parse)
+    checkpoint = found.parse("keys.checkpoint", config.keys.checkpoint, SigningKey.parse)
+    if manifest and checkpoint and manifest.public == checkpoint.public:
+        found.add("keys.checkpoint", "the same key as keys.manifest", "a key of its own")
+    recipients = found.parse("seal.recipients_file", config.seal.recipients_file, _recipients)
+    if recipients is not None and len(set(recipients)) < _LEAST_RECIPIENTS and not config.trial:
+        found.add(
+            "seal.recipients_file",
+            f"{len(set(recipients))} recipients in {config.seal.recipients_file}",
+            "at least two, a working key and an escrow key",
+        )
+    store = found.parse("store.key_file", config.store.key_file, lambda content: parse_store_pub(_text(content)))
+    found.authorities("store.ca_file", config.store.ca_file)
+    if recipients and store and not config.trial:
+        found.lines += [
+            f"{path}: {secret}: move it off this machine, or say `trial = true` where no real evidence is handled"
+            for secret in readable_secrets(path, config)
+        ]
+    found.finish()
+
+
+def check_receiver(path: Path, config: ReceiverConfig) -> None:
+    """The same for a receiver."""
+    found = _Findings(path)
+    found.parse("keys.store", config.keys.store, SigningKey.parse)
+    recipients = found.parse("accept.recipients_file", config.accept.recipients_file, _recipients)
+    least = config.accept.min_recipients
+    if recipients is not None and len(set(recipients)) < least:
+        found.add(
+            "accept.recipients_file",
+            f"{len(set(recipients))} recipients in {config.accept.recipients_file}",
+            f"at least {least}, as accept.min_recipients says",
+        )
+    found.certificate(config.receiver.tls_cert, config.receiver.tls_key)
+    found.finish()
+
+
+class _Findings:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.lines: list[str] = []
+
+    def add(self, key: str, what: str, allowed: str) -> None:
+        self.lines.append(problem(self._path, key, what, allowed))
+
+    def parse(self, key: str, file: Path, parse: Callable[[bytes], _T]) -> _T | None:
+        try:
+            return parse(file.read_bytes())
+        except OSError as error:
+            self.add(key, f"{file} ({error.strerror})", "a file that the daemon's user can read")
+        except VerificationFailed as error:
+            self.add(key, f"{file} ({error})", "a file as `dockd init` writes it")
+        return None
+
+    def authorities(self, key: str, file: Path) -> None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+        except (OSError, ssl.SSLError):
+            self.add(key, f"{file} (no certificate in it)", "certificates in PEM")
+
+    def certificate(self, cert: Path, key: Path) -> None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+        except (OSError, ssl.SSLError, ValueError) as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
+            self.add(
+                "receiver.tls_cert",
+                f"{cert} and {key} ({reason})",
+                "a certificate in PEM and the unencrypted key that belongs to it",
+            )
+
+    def finish(self) -> None:
+        if self.lines:
+            raise refused(self._path, self.lines)
+
+
+def _recipients(content: bytes) -> tuple[Recipient, ...]:
+    return parse_recipients_file(_text(content))
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="replace")
