@@ -61,6 +61,19 @@ class VerifiedHolding(_Verified):
     """The store holds the acquisition now. `nonce` is the one that the station asked with."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedWitness:
+    """What a receipt says of the station's custody log. No verified receipt: nothing is erased on it."""
+
+    store: StoreId
+    station: StationId
+    acquisition: AcquisitionId
+    receipt_seq: int
+    at: datetime
+    size: int
+    root: bytes
+
+
 def build_receipt(
     *,
     store: StoreId,
@@ -136,6 +149,24 @@ def verify_holding(
     if holding.nonce != nonce:
         raise VerificationFailed("the holding statement answers another question: it may be an old one")
     return holding
+
+
+def stated_witness(payload: bytes) -> StatedWitness:
+    """What a receipt's bytes say of the log, for a verifier who has no manifest at hand. Raises VerificationFailed.
+
+    Whether the store signed these bytes is the caller's to check, or to say that it was not.
+    """
+    fields = Fields(canonical.decode(payload, type_=RECEIPT_TYPE), RECEIPT_TYPE)
+    witnessed = fields.inner("witnessed")
+    return StatedWitness(
+        store=StoreId(fields.uuid("store")),
+        station=StationId(fields.uuid("station")),
+        acquisition=AcquisitionId(fields.uuid("acquisition")),
+        receipt_seq=fields.count("receipt_seq"),
+        at=fields.time("at"),
+        size=witnessed.count("size"),
+        root=witnessed.hex("root", _ROOT_BYTES),
+    )
 
 
 def check_succession(previous: VerifiedReceipt | None, receipt: VerifiedReceipt) -> None:
