@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from dockd import log
+from dockd.app.check import check_receiver
 from dockd.app.clock import MachineClock
 from dockd.app.running import run_until_signal
 from dockd.config.load import load_receiver
@@ -26,6 +27,7 @@ def run(config_path: Path) -> int:
     """Run the receiver until a signal; returns the exit code. Raises ConfigError before anything is opened."""
     config = load_receiver(config_path)
     log.set_up(config.log.level, config.log.format)
+    check_receiver(config_path, config)
     settings = _settings(config)
     return run_until_signal(
         lambda: serve(

@@ -10,8 +10,8 @@ from pathlib import Path
 import structlog
 
 from dockd import log
+from dockd.app.check import check_station
 from dockd.app.clock import MachineClock
-from dockd.app.guard import readable_secrets
 from dockd.app.running import run_until_signal
 from dockd.config.load import load_station
 from dockd.config.schema import StationConfig
@@ -37,13 +37,7 @@ def run_station(config_path: Path) -> int:
     """Run the station until a signal; returns the exit code. Raises ConfigError before anything is opened."""
     config = load_station(config_path)
     log.set_up(config.log.level, config.log.format)
-    found = [] if config.trial else readable_secrets(config_path, config)
-    if found:
-        raise ConfigError(
-            "this dock can read keys that must not be on it: move them off this machine, or say `trial = true` "
-            "where no real evidence is handled",
-            problems=tuple(found),
-        )
+    check_station(config_path, config)
     return run_until_signal(lambda: _run(config_path, config))
 
 
