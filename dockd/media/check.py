@@ -9,6 +9,7 @@ verdict's reasons begin a sentence with "not checked:"; that alone does not make
 
 from __future__ import annotations
 
+from dockd.media.avi import AviParser, is_avi
 from dockd.media.findings import Findings, Parser
 from dockd.media.mp4 import FIRST_BOXES, Mp4Parser
 from dockd.media.mpegts import HEAD_BYTES, TsParser, packet_layout
@@ -64,6 +65,8 @@ class StructureCheck:
 def _parser_for(head: bytes) -> Parser:
     if head[4:8] in FIRST_BOXES:
         return Mp4Parser()
+    if is_avi(head):
+        return AviParser()
     layout = packet_layout(head)
     return TsParser(layout) if layout is not None else _Unrecognised()
 

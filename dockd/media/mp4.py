@@ -92,7 +92,7 @@ class Mp4Parser:
 
     def _leave(self, container: _Box) -> None:
         if any(self._header):
-            self._findings.damage(f"the index is damaged: the {container.name} box at byte {container.start} ends amiss")
+            self._findings.damage(f"the index is damaged: {container.name} at byte {container.start} ends amiss")
         self._header.clear()
         self._index.closed(container.kind)
 

@@ -188,9 +188,7 @@ class Index:
             ticks, at = u32(payload, at), at + 4
         if flags & 0x10:
             size = u32(payload, at)
-        self._fragment = _Fragment(
-            base=base, following=base, track_id=track_id, default_size=size, default_ticks=ticks
-        )
+        self._fragment = _Fragment(base=base, following=base, track_id=track_id, default_size=size, default_ticks=ticks)
 
     def _run(self, payload: bytearray) -> None:
         """trun, 8.8.8: one stretch of samples."""

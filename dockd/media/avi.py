@@ -1,0 +1,237 @@
+"""AVI files: a walk over RIFF chunks, OpenDML's further RIFF forms included, as the bytes come by.
+
+Checked: that chunks follow each other up to the end of the file, that the stream headers and the media (movi) are
+there, that every entry of the old index (idx1) lies inside the media and every entry of OpenDML's super-indexes (indx)
+inside the file, and that no media ends in zeros. Not checked: the chunks inside the media, and OpenDML's inner indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dockd.media.avi_index import OldIndex, super_index_end
+from dockd.media.findings import Findings
+from dockd.media.zeros import ZeroTail
+from dockd.model import Verdict
+
+MAX_CHUNKS = 100_000  # outside the media; a recording has some dozens
+_LEAF_BYTES = 1024 * 1024
+_HEADER_BYTES, _LIST_HEADER_BYTES = 8, 12
+_LISTS = (b"RIFF", b"LIST")
+_NEVER_WRITTEN = (0, 0xFFFFFFFF)  # lengths of a recorder that did not come to its end
+_TO_THE_END = 1 << 64
+_PRINTABLE = range(0x20, 0x7F)
+_HAS_INDEX = 0x10  # AVIF_HASINDEX
+_AVIH_BYTES = 20  # of which the last four are looked at
+_OPENED: Mapping[bytes, tuple[bytes, ...]] = {
+    b"": (b"AVI ", b"AVIX"),
+    b"AVI ": (b"hdrl",),
+    b"hdrl": (b"strl", b"odml"),
+}
+_LEAVES: Mapping[bytes, tuple[bytes, ...]] = {b"hdrl": (b"avih",), b"odml": (b"dmlh",), b"strl": (b"indx",)}
+
+
+def is_avi(head: bytes) -> bool:
+    """The first bytes are those of an AVI file."""
+    return head[:4] == b"RIFF" and head[8:12] == b"AVI "
+
+
+@dataclass(slots=True)
+class _Chunk:
+    kind: bytes  # of a list or a form: its type
+    start: int  # of its header
+    end: int  # of its payload, and of the byte that pads it
+
+    @property
+    def name(self) -> str:
+        return self.kind.decode("ascii").strip()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the headers said, and which parts there were."""
+
+    headers: bool = False
+    media: tuple[int, int] | None = None  # of the first movi: where that word stands, and its end
+    has_index: bool = False
+    wants_index: bool = False
+    frames: int = 0
+    frame_us: int = 0
+    furthest: int = 0  # where the last chunk that a super-index names ends
+
+
+class AviParser:
+    """Push parser of one file."""
+
+    def __init__(self) -> None:
+        self._findings = Findings()
+        self._seen = _Seen()
+        self._at = 0  # bytes consumed
+        self._chunks = 0
+        self._header = bytearray()
+        self._open: list[_Chunk] = []  # forms and lists around here, outermost first
+        self._chunk: _Chunk | None = None  # whose payload is coming by
+        self._collected: bytearray | None = None  # of that payload
+        self._index: OldIndex | None = None  # that payload is
+        self._zeros: ZeroTail | None = None  # over that payload
+        self._unwalked = False  # too many chunks
+
+    def feed(self, offset: int, block: memoryview) -> None:  # noqa: ARG002  blocks follow each other
+        """Take the next bytes. Costs a few steps for each chunk outside the media."""
+        position, size = 0, len(block)
+        while position < size:
+            if self._chunk is not None:
+                count = min(size - position, self._chunk.end - self._at)
+                self._payload(block[position : position + count])
+            else:
+                need = _LIST_HEADER_BYTES if self._header[:4] in _LISTS else _HEADER_BYTES
+                count = min(size - position, need - len(self._header), self._limit() - self._at)
+                self._header += block[position : position + count]
+            self._at += count
+            position += count
+            self._settle()
+
+    # --- one step
+
+    def _limit(self) -> int:
+        return self._open[-1].end if self._open else _TO_THE_END
+
+    def _settle(self) -> None:
+        """After some bytes: end what ends here, begin what begins here."""
+        if self._chunk is not None and self._at >= self._chunk.end:
+            self._end_chunk(self._chunk)
+        elif self._chunk is None and len(self._header) >= _HEADER_BYTES:
+            self._begin_chunk()
+        while self._chunk is None and self._open and self._at >= self._open[-1].end:
+            if any(self._header):
+                self._findings.damage(f"{len(self._header)} bytes before byte {self._at} are no chunk")
+            self._header.clear()
+            self._open.pop()
+
+    def _payload(self, piece: memoryview) -> None:
+        if self._collected is not None:
+            self._collected += piece
+        elif self._index is not None:
+            self._index.feed(piece)
+        elif self._zeros is not None:
+            self._zeros.feed(piece)
+
+    def _begin_chunk(self) -> None:
+        kind, length = bytes(self._header[:4]), len(self._header)
+        is_list = kind in _LISTS
+        if is_list and length < _LIST_HEADER_BYTES:
+            return
+        start, parent = self._at - length, self._open[-1].kind if self._open else b""
+        kind = bytes(self._header[8:12]) if is_list else kind
+        printable = all(byte in _PRINTABLE for byte in kind)
+        if not printable or (not parent and not (is_list and kind in _OPENED[b""])):
+            self._stray(start)
+            return
+        size = int.from_bytes(self._header[4:8], "little")
+        self._header.clear()
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            self._findings.note(f"not checked: what follows the first {MAX_CHUNKS} chunks, from byte {start}")
+            self._unwalked, self._chunk = True, _Chunk(b"", start, _TO_THE_END)
+            return
+        chunk = _Chunk(kind, start, 0)
+        chunk.end = self._end_of(chunk, size, is_list=is_list)
+        self._enter(chunk, parent, is_list=is_list)
+
+    def _end_of(self, chunk: _Chunk, size: int, *, is_list: bool) -> int:
+        if is_list and size in _NEVER_WRITTEN:
+            self._findings.damage(f"the recording was cut: the length of {chunk.name} was never written")
+            return self._limit()
+        end = chunk.start + _HEADER_BYTES + (max(size, 4) if is_list else size)
+        if end > self._limit():
+            self._findings.damage(f"the {chunk.name} chunk at byte {chunk.start} runs past the end of its list")
+        # a chunk of odd length is followed by one byte that pads it, unless its list ends first
+        return min(end + (size & 1 if self._open else 0), self._limit())
+
+    def _enter(self, chunk: _Chunk, parent: bytes, *, is_list: bool) -> None:
+        if is_list and chunk.kind in _OPENED.get(parent, ()):
+            self._seen.headers = self._seen.headers or chunk.kind == b"hdrl"
+            self._open.append(chunk)
+            return
+        if is_list and chunk.kind == b"movi":
+            self._zeros = ZeroTail()
+            self._seen.media = self._seen.media or (chunk.start + _HEADER_BYTES, chunk.end)
+        elif not is_list and chunk.kind in _LEAVES.get(parent, ()) and chunk.end - self._at <= _LEAF_BYTES:
+            self._collected = bytearray()
+        elif not is_list and chunk.kind == b"idx1" and parent == b"AVI ":
+            self._index = OldIndex(self._seen.media)
+            self._seen.has_index = True
+        self._chunk = chunk
+        if self._at >= chunk.end:
+            self._end_chunk(chunk)
+
+    def _end_chunk(self, chunk: _Chunk) -> None:
+        if self._collected is not None:
+            self._leaf(chunk.kind, self._collected)
+        elif self._index is not None:
+            self._index.report(self._findings)
+        elif self._zeros is not None:
+            self._zero_tail(chunk, self._zeros)
+        self._chunk = self._collected = self._index = self._zeros = None
+
+    def _leaf(self, kind: bytes, payload: bytearray) -> None:
+        seen = self._seen
+        if kind == b"avih" and len(payload) >= _AVIH_BYTES:
+            seen.frame_us = int.from_bytes(payload[0:4], "little")
+            seen.wants_index = bool(int.from_bytes(payload[12:16], "little") & _HAS_INDEX)
+            seen.frames = max(seen.frames, int.from_bytes(payload[16:20], "little"))
+        elif kind == b"dmlh":
+            seen.frames = max(seen.frames, int.from_bytes(payload[0:4], "little"))
+        elif kind == b"indx":
+            end = super_index_end(payload)
+            seen.has_index = seen.has_index or end is not None
+            seen.furthest = max(seen.furthest, end or 0)
+
+    def _stray(self, start: int) -> None:
+        """No chunk begins here: what follows, up to the end of the list or of the file, is judged as one stretch."""
+        self._chunk, self._zeros = _Chunk(b"", start, self._limit()), ZeroTail()
+        self._zeros.feed(memoryview(bytes(self._header)))
+        self._header.clear()
+        if self._at >= self._chunk.end:
+            self._end_chunk(self._chunk)
+
+    def _zero_tail(self, chunk: _Chunk, zeros: ZeroTail) -> None:
+        if zeros.notable:
+            where = f"of the media at byte {chunk.start}" if chunk.kind else f"from byte {chunk.start} on, no chunks,"
+            self._findings.damage(f"the last {zeros.run_bytes} bytes {where} are zeros")
+        if not chunk.kind and not zeros.only_zeros:
+            self._findings.damage(f"{zeros.seen_bytes} bytes from byte {chunk.start} on are no chunks")
+
+    # --- the end
+
+    def finish(self, size: int) -> Verdict:
+        """The verdict. `size` is the number of bytes that were fed."""
+        findings, seen = self._findings, self._seen
+        chunks = [*self._open, self._chunk] if self._chunk is not None else self._open
+        cut = next((chunk for chunk in chunks if chunk.kind and size < chunk.end < _TO_THE_END), None)
+        if cut is not None:
+            findings.damage(
+                f"the recording was cut: {cut.name} at byte {cut.start} should end at byte {cut.end}, "
+                f"{cut.end - size} bytes past the end of the file"
+            )
+        if self._chunk is not None and self._zeros is not None:
+            self._zero_tail(self._chunk, self._zeros)
+        if any(self._header):
+            findings.damage(f"{len(self._header)} bytes at the end of the file are no chunk")
+        if not self._unwalked:
+            self._missing(size)
+        return findings.verdict("avi", duration_ms=seen.frames * seen.frame_us // 1000)
+
+    def _missing(self, size: int) -> None:
+        if not self._seen.headers:
+            self._findings.damage("it has no stream headers (hdrl)")
+        if self._seen.media is None:
+            self._findings.damage("it has no media (movi)")
+        elif self._seen.wants_index and not self._seen.has_index:
+            self._findings.damage("the recording was cut: its headers promise an index that is not there")
+        if self._seen.furthest > size:
+            self._findings.damage(
+                f"the recording was cut: its index names bytes up to byte {self._seen.furthest}, "
+                f"the file ends at byte {size}"
+            )
