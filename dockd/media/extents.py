@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 
-MAX_EXTENTS = 500_000  # 8 MiB; a recording of 12 hours in fragments of 0.1 s has 432,000
+MAX_EXTENTS = 250_000  # 4 MiB; a recording of 12 hours in fragments of 0.2 s has 216,000
 _MAX_OFFSET = 1 << 62  # beyond this no file is; sums of hostile fields are
 
 

@@ -121,7 +121,7 @@ class Mp4Parser:
             self._box = _Box(b"", start, parent.end)
             return
         limit = self._limit()
-        end = start + size if size else limit
+        end = min(start + size, _TO_THE_END - 1) if size else limit
         if (size and size < length) or not _is_kind(kind):
             self._no_box(start, parent)
             return

@@ -15,7 +15,7 @@ from dockd.media.findings import Findings
 from dockd.media.mp4_tables import BadTable, SampleTables, numbers, u32
 
 TABLES_BYTES = 24 * 1024 * 1024  # all sample tables together; 12 hours at 60 frames/s with sound need some 19 MiB
-LEAF_BYTES = 8 * 1024 * 1024  # any other box
+LEAF_BYTES = 4 * 1024 * 1024  # any other box
 MAX_TRACKS = 128
 _EPOCH = datetime(1904, 1, 1, tzinfo=UTC)  # of the times in mvhd and mdhd
 
@@ -225,6 +225,9 @@ class Index:
             self._findings.damage("the index (moov) lists no track")
         elif self.indexes and not samples and not unchecked and not self.fragments:
             self._findings.damage("the recording was cut: the index lists no samples, and no fragment follows it")
+        if media.left_out:
+            self._findings.note(f"not checked: where samples lie; there are {media.left_out} media boxes too many")
+            return
         for track in self._tracks:
             self._compare_track(track, media)
             track.tables = SampleTables()
@@ -234,8 +237,10 @@ class Index:
                 f"{outside} of {len(self._runs)} stretches of samples in fragments lie not inside the media, "
                 f"the first at byte {first}"
             )
-        if self._runs.left_out or media.left_out:
-            self._findings.note(f"not checked: {self._runs.left_out + media.left_out} fragments beyond the first ones")
+        if self._runs.left_out:
+            self._findings.note(
+                f"not checked: {self._runs.left_out} stretches of samples after the first {len(self._runs)}"
+            )
 
     def _compare_track(self, track: _Track, media: Extents) -> None:
         if track.unchecked:
