@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dockd.core import sealing
+from dockd.media.check import StructureCheck
 from dockd.model import AcquisitionId, Digest, FoundFile, Sealed, Verdict, VerdictStatus
 from dockd.reader import kernel
 from dockd.reader.messages import short
@@ -66,13 +66,10 @@ class _GuardedCheck:
     """The structure check, of which no exception may hold up the clip: it becomes the verdict."""
 
     def __init__(self, faults: Faults, path: bytes) -> None:
+        self._check = StructureCheck()
         self._faults = faults
         self._path = path
         self._failure = ""
-        try:
-            self._check = importlib.import_module("dockd.media.check").StructureCheck()
-        except Exception as error:  # noqa: BLE001  as below
-            self._failure = _words(error)
 
     def feed(self, offset: int, block: memoryview) -> None:
         if self._failure:
