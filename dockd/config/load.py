@@ -94,7 +94,7 @@ def refused(path: Path, problems: list[str]) -> ConfigError:
 
 def _load(path: Path, model: type[_C]) -> tuple[_C, Path]:
     document = _parse(path)
-    base = Path(os.path.abspath(path)).parent  # noqa: PTH100  a linked file's relative paths start at the link
+    base = path.resolve().parent  # where the file really is, also when it is reached by a link
     try:
         return model.model_validate(document, context={BASE: base}), base
     except ValidationError as error:

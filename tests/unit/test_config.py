@@ -1,0 +1,336 @@
+"""Configurations: every mistake at once, in words; the shipped files name every key of the schema and no other."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dockd.config import load, schema
+from dockd.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[2]
+UUID = "2db5fa43-e631-41ee-9f61-16bbd09ce1ab"
+
+STATION = f"""
+[station]
+id = "{UUID}"
+state_dir = "state"
+[keys]
+manifest = "manifest.key"
+checkpoint = "checkpoint.key"
+[bays]
+folder_root = "bays"
+[seal]
+recipients_file = "recipients.txt"
+[store]
+url = "https://127.0.0.1:8443"
+ca_file = "ca.crt"
+key_file = "store.pub"
+"""
+
+
+@pytest.fixture
+def station(tmp_path):
+    """A station's file and all that it names, in files that hold nothing of worth."""
+    for name in ("manifest.key", "checkpoint.key", "recipients.txt", "ca.crt", "store.pub"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "bays" / "1").mkdir(parents=True)
+    file = tmp_path / "dockd.toml"
+    file.write_text(STATION)
+    return file
+
+
+def problems(file, *, files=True):
+    with pytest.raises(ConfigError) as caught:
+        load.load_station(file, files=files)
+    for line in caught.value.problems:
+        assert line.startswith(f"{file}: ")
+    return [line.removeprefix(f"{file}: ") for line in caught.value.problems]
+
+
+# --- the shipped files
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "loader"),
+    [
+        ("dockd.toml", schema.StationConfig, load.load_station),
+        ("receiver.toml", schema.ReceiverConfig, load.load_receiver),
+    ],
+)
+def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(name, model, loader):
+    file = REPOSITORY / "config" / name
+    document = tomllib.loads(file.read_text())
+    listed = {f"{table}.{key}" for table, keys in document.items() if isinstance(keys, dict) for key in keys}
+    listed |= {key for key, value in document.items() if not isinstance(value, dict)}
+    assert listed == set(schema.keys_of(model))
+
+    lines = file.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line and line[0].isalpha():
+            assert lines[number - 1].startswith("#"), f"{name}:{number + 1} has no comment above it"
+
+    loader(file, files=False)
+    for key in schema.keys_of(model):
+        *tables, last = key.split(".")
+        table = model
+        for part in tables:
+            table = table.model_fields[part].annotation
+        field = table.model_fields[last]
+        comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
+        if field.is_required() or not comparable:
+            continue
+        value = document
+        for part in (*tables, last):
+            value = value[part]
+        assert (tuple(value) if isinstance(value, list) else value) == field.default, f"{key} ships another default"
+
+
+def test_the_shipped_file_marks_just_the_reloadable_keys_as_live():
+    marked, table, comment = set(), "", ""
+    for line in (REPOSITORY / "config" / "dockd.toml").read_text().splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        elif line.startswith("#"):
+            comment += line
+        elif " = " in line and comment.endswith("(live)"):
+            marked.add(f"{table}.{line.partition(' ')[0]}")
+        if not line.startswith("#"):
+            comment = ""
+    assert marked == schema.RELOADABLE
+
+
+@pytest.mark.parametrize("model", [schema.StationConfig, schema.ReceiverConfig])
+def test_every_key_says_what_is_allowed(model):
+    def check(table):
+        for name, field in table.model_fields.items():
+            assert field.description, f"{table.__name__}.{name}"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, schema.Table):
+                check(field.annotation)
+
+    check(model)
+
+
+# --- the station's file
+
+
+def test_relative_paths_start_at_the_real_directory_of_the_file(station, tmp_path):
+    config = load.load_station(station)
+    assert config.keys.manifest == tmp_path / "manifest.key"
+    assert config.spool_directory == tmp_path / "state" / "spool"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.toml").symlink_to(station)
+    assert load.load_station(tmp_path / "elsewhere" / "link.toml") == config
+
+
+def test_the_socket_follows_from_the_trial(station, tmp_path):
+    assert load.load_station(station).socket_path == Path("/run/dockd/control.sock")
+    station.write_text("trial = true\n" + STATION)
+    assert load.load_station(station).socket_path == tmp_path / "state" / "control.sock"
+    station.write_text(STATION.replace("[keys]", 'socket = "my.sock"\n[keys]'))
+    assert load.load_station(station).socket_path == tmp_path / "my.sock"
+
+
+def test_bays_are_the_numbered_directories(station, tmp_path):
+    for name in ("2", "10", "03", "x", "0"):
+        (tmp_path / "bays" / name).mkdir()
+    (tmp_path / "bays" / "4").write_text("a file")
+    assert sorted(load.load_station(station).bay_directories()) == [1, 2, 10]
+
+
+def test_every_mistake_is_told_at_once(station):
+    station.write_text(
+        STATION.replace(f'id = "{UUID}"', 'id = "dock 1"')
+        .replace('folder_root = "bays"', 'folder_rot = "bays"')
+        .replace("https:", "http:")
+        .replace('recipients_file = "recipients.txt"', "recipients_file = 5")
+        + 'slots = "3"\nread_timeout_s = inf\n[acquire]\nblock_kib = 8192\nsuffixes = ["mp4", ".mp4"]\n'
+        + "[log]\nlevel = 'loud'\n[sppol]\nmax_bytes = 1\n"
+    )
+    found = problems(station)
+    assert [line.split(": ")[0] for line in found] == [
+        "station.id",
+        "bays.folder_root",
+        "bays.folder_rot",
+        "seal.recipients_file",
+        "acquire.block_kib",
+        "acquire.suffixes[0]",
+        "store.url",
+        "store.slots",
+        "store.read_timeout_s",
+        "log.level",
+        "sppol",
+    ]
+    for line in found:
+        assert ": found " in line
+        assert "; allowed: " in line
+        assert line.split("; allowed: ")[1]
+    assert found[0].startswith('station.id: found "dock 1"; allowed: the station\'s UUID')
+    assert found[2] == "bays.folder_rot: found an unknown key (did you mean folder_root?); allowed: folder_root"
+    assert found[4] == "acquire.block_kib: found 8192; allowed: a whole number from 256 to 4096 (KiB)"
+    assert "did you mean spool?" in found[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("slots = true", "true"),
+        ("slots = 3.0", "3.0"),
+        ("slots = 1979-05-27", "the time 1979-05-27"),
+        ("slots = [1, 2]", "[1, 2]"),
+        ("slots = {a = 1}", "a table"),
+        ("slots = " + "9" * 200, "9" * 80 + "..."),
+    ],
+)
+def test_a_wrong_type_is_never_made_right(station, line, shown):
+    station.write_text(STATION + line)
+    assert problems(station) == [f"store.slots: found {shown}; allowed: a whole number from 1 to 32 (uploads at once)"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "https://",
+        "https://user:secret@host",
+        "https://host/?q",
+        "https://host/#f",
+        "https://host:99999",
+        "host:8443",
+        "",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(station, url):
+    station.write_text(STATION.replace("https://127.0.0.1:8443", url))
+    assert [line.split(":")[0] for line in problems(station)] == ["store.url"]
+
+
+def test_a_table_that_is_a_value_and_a_value_that_is_a_table(station):
+    station.write_text("spool = 5\n" + STATION.replace("[seal]", "[log.level]\nx = 1\n[seal]"))
+    assert sorted(problems(station)) == [
+        'log.level: found a table; allowed: "debug", "info", "warning" or "error"',
+        "spool: found 5; allowed: a table [spool]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"trial = ", "is no TOML"),
+        (b"\xff\xfe", "is no UTF-8"),
+        (b"a = " + b"[" * 5000, "is no TOML"),
+        (b"#" * (1024 * 1024 + 1), "more than"),
+    ],
+)
+def test_what_is_no_configuration_is_told_so(station, content, words):
+    station.write_bytes(content)
+    (line,) = problems(station)
+    assert words in line
+
+
+def test_a_missing_or_unreadable_file_is_told_so(tmp_path):
+    (line,) = problems(tmp_path / "none.toml")
+    assert "there is no such file" in line
+    assert "dockd init" in line
+    (tmp_path / "directory.toml").mkdir()
+    (line,) = problems(tmp_path / "directory.toml")
+    assert "Is a directory" in line
+
+
+# --- the files that it names
+
+
+def test_all_missing_and_unsafe_files_are_told_at_once(station, tmp_path):
+    (tmp_path / "manifest.key").unlink()
+    (tmp_path / "checkpoint.key").chmod(0o640)
+    (tmp_path / "recipients.txt").unlink()
+    (tmp_path / "recipients.txt").mkdir()
+    (tmp_path / "ca.crt").unlink()
+    os.mkfifo(tmp_path / "store.fifo")
+    (tmp_path / "bays" / "1").rmdir()
+    (tmp_path / "state").write_text("in the way")
+    found = problems(station)
+    assert [line.split(": ")[0] for line in found] == [
+        "keys.manifest",
+        "keys.checkpoint",
+        "seal.recipients_file",
+        "store.ca_file",
+        "bays.folder_root",
+        "station.state_dir",
+    ]
+    assert "No such file" in found[0]
+    assert "mode 0640, others can read it" in found[1]
+    assert f"chmod 600 {tmp_path / 'checkpoint.key'}" in found[1]
+    assert "no bay in it" in found[4]
+
+
+def test_who_only_asks_needs_none_of_the_files(tmp_path):
+    file = tmp_path / "dockd.toml"
+    file.write_text(STATION)
+    assert load.load_station(file, files=False).station.id == UUID
+
+
+def test_the_state_directory_may_still_be_to_be_made(station, tmp_path):
+    station.write_text(STATION.replace('"state"', '"a/b/c"'))
+    assert load.load_station(station).station.state_dir == tmp_path / "a" / "b" / "c"
+
+
+# --- where it is looked for
+
+
+def test_the_option_goes_before_the_variable_before_etc(monkeypatch):
+    monkeypatch.delenv("DOCKD_CONFIG", raising=False)
+    monkeypatch.delenv("DOCKD_RECEIVER_CONFIG", raising=False)
+    assert load.find_config(None) == Path("/etc/dockd/dockd.toml")
+    assert load.find_receiver_config(None) == Path("/etc/dockd/receiver.toml")
+    monkeypatch.setenv("DOCKD_CONFIG", "/x/station.toml")
+    monkeypatch.setenv("DOCKD_RECEIVER_CONFIG", "/x/receiver.toml")
+    assert load.find_config(None) == Path("/x/station.toml")
+    assert load.find_receiver_config(None) == Path("/x/receiver.toml")
+    assert load.find_config("y.toml") == Path("y.toml")
+    assert load.find_receiver_config("y.toml") == Path("y.toml")
+
+
+# --- what a running daemon takes over
+
+
+def test_reloadable_keys_exist():
+    assert set(schema.keys_of(schema.StationConfig)) >= schema.RELOADABLE
+
+
+def test_changes_are_named_and_told_apart(station):
+    before = load.load_station(station)
+    station.write_text(
+        STATION.replace('"bays"', '"./bays/../other"') + "slots = 7\n[acquire]\nmax_depth = 3\n[log]\nlevel = 'debug'\n"
+    )
+    after = load.load_station(station, files=False)
+    assert schema.changed_keys(before, after) == [
+        "bays.folder_root",
+        "acquire.max_depth",
+        "store.slots",
+        "log.level",
+    ]
+    assert schema.fixed_changes(before, after) == ["bays.folder_root", "store.slots"]
+    assert schema.fixed_changes(before, before) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("127.0.0.1:8443", ("127.0.0.1", 8443)),
+        ("[::1]:1", ("::1", 1)),
+        ("evidence.example.org:65535", ("evidence.example.org", 65535)),
+    ],
+)
+def test_addresses_are_split(text, parts):
+    assert schema.split_address(text) == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":1", "host", "host:", "host:0", "host:65536", "::1:80", "[x]:1", "a b:1", "-a:1", "h:1x", "h:\u0661"]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        schema.split_address(text)
