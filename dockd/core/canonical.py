@@ -28,13 +28,15 @@ def encode(record: dict[str, Any]) -> bytes:
 def decode(line: bytes, *, type_: str, version: int = 1) -> dict[str, Any]:
     """Parse bytes that were verified before. Raises VerificationFailed unless they are strict JSON of `type_`."""
     try:
-        record = json.loads(line.decode(), object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse)
-        if not isinstance(record, dict):
-            raise ValueError("not an object")  # noqa: TRY004  translated below with the rest
+        record = json.loads(
+            line.decode(), object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse
+        )
         _check(record)
     except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"not a {type_}: {error}") from error
-    if record.get("type") != type_ or record.get("v") != version:
+    if not isinstance(record, dict):
+        raise VerificationFailed(f"not a {type_}: not an object")
+    if record.get("type") != type_ or record.get("v") != version or record["v"] is True:
         raise VerificationFailed(
             f"expected type {type_!r} version {version}, found {record.get('type')!r} version {record.get('v')!r}"
         )
@@ -100,7 +102,7 @@ def _check(value: object) -> None:
         if abs(value) > MAX_INTEGER:
             raise ValueError(f"integer {value} is beyond 2^53-1")
     else:
-        raise ValueError(f"{type(value).__name__} has no place in canonical JSON")  # noqa: TRY004  as above
+        raise ValueError(f"{type(value).__name__} has no place in canonical JSON")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

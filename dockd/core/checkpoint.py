@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import struct
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dockd.model import StationId
 _ED25519 = 0x01
 _COSIGNATURE = 0x04
 _DASH = "— "
-_KEY_ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES, _ROOT_BYTES = 4, 8, 64, 32
+_KEY_ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES, _ROOT_BYTES, _KEY_BYTES = 4, 8, 64, 32, 32
 _MAX_NOTE_BYTES = 16 * 1024
 
 
@@ -96,11 +95,13 @@ def parse_vkey(text: str) -> tuple[str, PublicKey]:
     try:
         name, key_id, encoded = text.strip().split("+", 2)
         blob = base64.b64decode(encoded, validate=True)
-        public = PublicKey(raw=blob[1:])
-        if blob[0] != _ED25519 or len(public.raw) != _ROOT_BYTES or _key_id(name, _ED25519, public).hex() != key_id:
-            raise ValueError("its key id does not fit its key")
-    except (ValueError, IndexError, binascii.Error) as error:
+    except ValueError as error:
         raise VerificationFailed(f"not a note verifier key: {error}") from error
+    public = PublicKey(raw=blob[1:])
+    if blob[:1] != bytes([_ED25519]) or len(public.raw) != _KEY_BYTES:
+        raise VerificationFailed("not a note verifier key of Ed25519")
+    if _key_id(name, _ED25519, public).hex() != key_id:
+        raise VerificationFailed("not a note verifier key: its key id does not fit its key")
     return name, public
 
 
@@ -116,40 +117,38 @@ def _text(checkpoint: Checkpoint) -> bytes:
 
 
 def _parse(text: bytes, origin: str) -> Checkpoint:
-    lines = text.decode().split("\n")
     try:
-        if len(lines) != 4 or lines[0] != origin:  # noqa: PLR2004  origin, size, root, and what follows the last LF
-            raise ValueError(f"expected the log {origin}")
-        if lines[1] != str(int(lines[1])) or int(lines[1]) < 0:
-            raise ValueError("its size is not a plain number")
-        root = base64.b64decode(lines[2], validate=True)
-        if len(root) != _ROOT_BYTES:
-            raise ValueError("its root is not 32 bytes")
-    except (ValueError, binascii.Error) as error:
+        lines = text.decode().split("\n")
+        root = base64.b64decode(lines[2], validate=True) if len(lines) == 4 else b""  # noqa: PLR2004  the last is empty
+        size = int(lines[1]) if lines[1:] else -1
+    except ValueError as error:
         raise VerificationFailed(f"not a checkpoint: {error}") from error
-    return Checkpoint(origin=origin, size=int(lines[1]), root=root)
+    if len(root) != _ROOT_BYTES or size < 0 or lines[1] != str(size):
+        raise VerificationFailed("not a checkpoint: expected a log's name, its size, and a root of 32 bytes")
+    if lines[0] != origin:
+        raise VerificationFailed(f"a checkpoint of {lines[0]!r}, not of {origin}")
+    return Checkpoint(origin=origin, size=size, root=root)
 
 
 def _split(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     """The signed text, with its last LF, and the signature lines as (name, key id and signature)."""
+    if len(note) > _MAX_NOTE_BYTES or not note.endswith(b"\n"):
+        raise VerificationFailed("not a signed note: too long, or cut off")
+    text, gap, rest = note.rpartition(b"\n\n")
+    if not gap:
+        raise VerificationFailed("not a signed note: it has no signatures")
     try:
-        if len(note) > _MAX_NOTE_BYTES or not note.endswith(b"\n"):
-            raise ValueError("too long, or cut off")
-        text, gap, rest = note.rpartition(b"\n\n")
-        if not gap:
-            raise ValueError("no signatures")
-        lines = []
-        for line in rest.decode().splitlines():
-            if not line.startswith(_DASH):
-                raise ValueError("a signature line without its dash")
-            name, _, encoded = line.removeprefix(_DASH).partition(" ")
-            blob = base64.b64decode(encoded, validate=True)
-            if not name or len(blob) <= _KEY_ID_BYTES:
-                raise ValueError("a signature line without a signature")
-            lines.append((name, blob))
-    except (ValueError, binascii.Error) as error:
+        return text + b"\n", [_signature(line) for line in rest.decode().removesuffix("\n").split("\n")]
+    except ValueError as error:
         raise VerificationFailed(f"not a signed note: {error}") from error
-    return text + b"\n", lines
+
+
+def _signature(line: str) -> tuple[str, bytes]:
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    blob = base64.b64decode(encoded, validate=True)
+    if not line.startswith(_DASH) or not name or len(blob) <= _KEY_ID_BYTES:
+        raise ValueError(f"{line!r} is no signature line")
+    return name, blob
 
 
 def _cosigned(text: bytes, seconds: int) -> bytes:

@@ -45,6 +45,13 @@ class Fields:
             raise self._wrong(key, "a whole number, 0 or more")
         return value
 
+    def integer(self, key: str) -> int:
+        """A whole number."""
+        value = self._take(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(key, "a whole number")
+        return value
+
     def digest(self, key: str) -> Digest:
         """A digest."""
         return parse_digest(self._take(key))

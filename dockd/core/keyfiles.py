@@ -1,4 +1,4 @@
-"""The public key files that an authority carries between a station and a store: OpenSSH lines whose comments name whose.
+"""The public key files that an authority carries between station and store: OpenSSH lines; comments name whose.
 
 `store.pub` has one line (`dockd-store:<uuid>`); `station.pub` two: the key of manifests and sessions
 (`dockd-station:<uuid>`) and the key of checkpoints (`dockd-checkpoint:<uuid>`).

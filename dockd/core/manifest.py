@@ -105,7 +105,7 @@ def decode(payload: bytes) -> Manifest:
     fields = Fields(canonical.decode(payload, type_=TYPE), TYPE)
     camera, plaintext, sealed = fields.inner("camera"), fields.inner("plaintext"), fields.inner("sealed")
     try:
-        mtime_ns = int(fields.text("mtime_ns"))
+        mtime_ns = _integer(fields.text("mtime_ns"))
         category, verdict = Category(fields.text("category")), VerdictStatus(fields.text("verdict"))
     except ValueError as error:
         raise VerificationFailed(f"{TYPE}: {error}") from error
@@ -123,7 +123,7 @@ def decode(payload: bytes) -> Manifest:
         mtime_ns=mtime_ns,
         recorded_at=recorded_at,
         duration_ms=_optional(fields, "duration_ms"),
-        clock_offset_ms=_optional(fields, "clock_offset_ms"),
+        clock_offset_ms=None if fields.null("clock_offset_ms") else fields.integer("clock_offset_ms"),
         category=category,
         category_reason=fields.text("category_reason"),
         verdict=verdict,
@@ -150,6 +150,14 @@ def decode(payload: bytes) -> Manifest:
     for part in (camera, plaintext, sealed, fields):
         part.end()
     return manifest
+
+
+def _integer(text: str) -> int:
+    """A decimal integer in its one spelling. Raises ValueError. As text, since nanoseconds go beyond 2^53."""
+    value = int(text)
+    if str(value) != text:
+        raise ValueError(f"mtime_ns is {text!r}, not a plain decimal number")
+    return value
 
 
 def _optional(fields: Fields, key: str) -> int | None:

@@ -126,7 +126,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
     """Check that the tree of `new` leaves extends that of `old` (RFC 9162, 2.1.4.2). Raises VerificationFailed."""
     if old > new or old < 0:
         raise VerificationFailed(f"a log of {new} entries cannot extend one of {old}")
-    if old == new or old == 0:
+    if old in (0, new):
         if proof or (old == new and old_root != new_root) or (old == 0 and old_root != EMPTY_ROOT):
             raise VerificationFailed(f"two different logs of {old} entries")
         return
@@ -135,6 +135,12 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
         path.insert(0, old_root)
     if not path:
         raise VerificationFailed("the consistency proof is empty")
+    if _both_roots(old, new, path) != (old_root, new_root):
+        raise VerificationFailed(f"the log of {new} entries does not extend the one of {old} entries: it forked")
+
+
+def _both_roots(old: int, new: int, path: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """The roots that a consistency path leads to; None where it is too short. Raises VerificationFailed."""
     place, last = old - 1, new - 1
     while place & 1:
         place, last = place >> 1, last >> 1
@@ -149,8 +155,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
         else:
             second = node_hash(second, sibling)
         place, last = place >> 1, last >> 1
-    if last or first != old_root or second != new_root:
-        raise VerificationFailed(f"the log of {new} entries does not extend the one of {old} entries: it forked")
+    return None if last else (first, second)
 
 
 def _split(count: int) -> int:

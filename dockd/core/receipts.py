@@ -5,7 +5,7 @@ Bytes in, verified object out: a VerifiedReceipt or VerifiedHolding is made by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ _TOKEN = object()
 class _Verified:
     """What receipt and holding statement have in common. Made by this module alone."""
 
-    token: object
+    token: InitVar[object]  # not kept: dataclasses.replace cannot pass it on
     store: StoreId
     station: StationId
     acquisition: AcquisitionId
@@ -38,8 +38,8 @@ class _Verified:
     retention_until: datetime
     payload_digest: Digest
 
-    def __post_init__(self) -> None:
-        if self.token is not _TOKEN:
+    def __post_init__(self, token: object) -> None:
+        if token is not _TOKEN:
             raise TypeError("made by its verifier alone")
 
 

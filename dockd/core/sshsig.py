@@ -42,18 +42,10 @@ class PublicKey:
     @classmethod
     def parse(cls, line: str) -> Self:
         """From an OpenSSH public key line; its comment is not kept. Raises VerificationFailed."""
-        words = line.split()
         try:
-            if len(words) < 2 or words[0] != _KEY_TYPE.decode():  # noqa: PLR2004  a type and a key
-                raise ValueError("expected 'ssh-ed25519 AAAA... comment'")
-            blob = _Blob(base64.b64decode(words[1], validate=True))
-            key_type, raw = blob.string(), blob.string()
-            blob.end()
-            if key_type != _KEY_TYPE or len(raw) != _RAW_KEY_BYTES:
-                raise ValueError("not an Ed25519 key")
-        except (ValueError, binascii.Error) as error:
+            return cls(raw=_raw_key(line))
+        except ValueError as error:
             raise VerificationFailed(f"not an OpenSSH Ed25519 public key: {error}") from error
-        return cls(raw=raw)
 
     def line(self, comment: str) -> str:
         """The OpenSSH public key line, without a line end."""
@@ -91,7 +83,7 @@ class SigningKey:
 
     @classmethod
     def parse(cls, pem: bytes) -> Self:
-        """From an unencrypted OpenSSH private key file. Raises VerificationFailed, which says nothing of the content."""
+        """From an unencrypted OpenSSH private key file. Raises VerificationFailed, silent about the content."""
         try:
             private = serialization.load_ssh_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -129,16 +121,7 @@ def sign(key: SigningKey, namespace: str, message: bytes) -> str:
 def verify(public: PublicKey, namespace: str, message: bytes, signature: str) -> None:
     """Check an armoured SSHSIG by exactly this key in exactly this namespace. Raises VerificationFailed."""
     try:
-        blob = _Blob(_unarmour(signature))
-        if blob.take(len(_MAGIC)) != _MAGIC or blob.number() != _VERSION:
-            raise ValueError("not an SSHSIG of version 1")
-        key, name, reserved, algorithm, inner = (blob.string() for _ in range(5))
-        blob.end()
-        part = _Blob(inner)
-        kind, raw = part.string(), part.string()
-        part.end()
-        if reserved or algorithm not in _HASHES or kind != _KEY_TYPE or len(raw) != _RAW_SIGNATURE_BYTES:
-            raise ValueError("not an Ed25519 SSHSIG by SHA-512 or SHA-256")
+        key, name, algorithm, raw = _signature_parts(signature)
     except ValueError as error:
         raise VerificationFailed(f"not a usable signature: {error}") from error
     if name != namespace.encode():
@@ -164,6 +147,33 @@ def signed_from_json(record: dict[str, Any]) -> SignedBytes:
         return SignedBytes(payload=base64.b64decode(payload, validate=True), signature=signature)
     except binascii.Error as error:
         raise VerificationFailed(f"not a signed envelope: {error}") from error
+
+
+def _raw_key(line: str) -> bytes:
+    words = line.split()
+    if len(words) < 2 or words[0] != _KEY_TYPE.decode():  # noqa: PLR2004  a type and a key
+        raise ValueError("expected 'ssh-ed25519 AAAA... comment'")
+    blob = _Blob(base64.b64decode(words[1], validate=True))
+    key_type, raw = blob.string(), blob.string()
+    blob.end()
+    if key_type != _KEY_TYPE or len(raw) != _RAW_KEY_BYTES:
+        raise ValueError("not an Ed25519 key")
+    return raw
+
+
+def _signature_parts(signature: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """Key, namespace, hash algorithm and bare signature. Raises ValueError."""
+    blob = _Blob(_unarmour(signature))
+    if blob.take(len(_MAGIC)) != _MAGIC or blob.number() != _VERSION:
+        raise ValueError("not an SSHSIG of version 1")
+    key, name, reserved, algorithm, inner = (blob.string() for _ in range(5))
+    blob.end()
+    part = _Blob(inner)
+    kind, raw = part.string(), part.string()
+    part.end()
+    if reserved or algorithm not in _HASHES or kind != _KEY_TYPE or len(raw) != _RAW_SIGNATURE_BYTES:
+        raise ValueError("not an Ed25519 SSHSIG by SHA-512 or SHA-256")
+    return key, name, algorithm, raw
 
 
 def _unarmour(signature: str) -> bytes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from dockd.core import canonical
 from dockd.core.canonical import decode_path, encode_path, format_time
 from dockd.core.fields import Fields
 from dockd.core.lifecycle import AcquisitionState
-from dockd.core.manifest import Manifest
+from dockd.core.manifest import Manifest, encode
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.remnants import remnant_of
 from dockd.errors import VerificationFailed, WarrantRefused
@@ -22,6 +23,7 @@ from dockd.model import (
     Epoch,
     FoundFile,
     Reread,
+    StationId,
     StoreId,
     VerdictStatus,
 )
@@ -34,7 +36,7 @@ _TOKEN = object()
 class EraseWarrant:
     """Permission to erase one file of one camera within one docking. Made by `issue` and `from_wire` alone."""
 
-    token: object
+    token: InitVar[object]  # not kept: dataclasses.replace cannot pass it on
     acquisition: AcquisitionId
     docking: DockingId
     epoch: Epoch
@@ -46,8 +48,8 @@ class EraseWarrant:
     holding: Digest
     remnant: bool  # the rest of an interrupted erasure, under its own name
 
-    def __post_init__(self) -> None:
-        if self.token is not _TOKEN:
+    def __post_init__(self, token: object) -> None:
+        if token is not _TOKEN:
             raise TypeError("a warrant is issued, not made")
 
 
@@ -76,7 +78,7 @@ def issue(
     row, sealed = acquisition, acquisition.sealed
     wanted_state = AcquisitionState.STORED if remnant is None else AcquisitionState.WARRANTED
     digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
-    for_this = (row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes)
+    for_this = (manifest.station, row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes)
     unmet = {
         f"the clip is {row.state}, not {wanted_state.value}": row.state != wanted_state,
         "its reads disagree": row.contested,
@@ -86,6 +88,8 @@ def issue(
         or manifest.camera != row.camera,
         "the receipt is for another acquisition": _subject(receipt) != for_this,
         "the holding statement is for another acquisition": _subject(holding) != for_this,
+        "the receipt is for another manifest": {row.manifest_digest, canonical.digest(encode(manifest))}
+        != {receipt.manifest_digest},
         "receipt and holding statement are by two stores": (receipt.store, receipt.manifest_digest)
         != (holding.store, holding.manifest_digest),
         "the holding statement is not of right now": not timedelta(0) <= now - asked_at <= HOLDING_FRESH,
@@ -188,8 +192,8 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
     return warrant
 
 
-def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[AcquisitionId, Digest, int]:
-    return statement.acquisition, statement.sealed_digest, statement.sealed_size_bytes
+def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[StationId, AcquisitionId, Digest, int]:
+    return statement.station, statement.acquisition, statement.sealed_digest, statement.sealed_size_bytes
 
 
 def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docking: DockingId) -> dict[str, bool]:
@@ -200,7 +204,8 @@ def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docki
         "the file is not the one that was read a second time": reread.file != row.file,
         "the file is not the one that was sealed": sealed is None
         or (row.file.path, row.file.size_bytes, row.file.mtime_ns)
-        != (manifest.path, manifest.size_bytes, manifest.mtime_ns),
+        != (manifest.path, manifest.size_bytes, manifest.mtime_ns)
+        or manifest.plaintext_size_bytes != manifest.size_bytes,
         "the file has several links": row.file.links != 1,
     }
 
