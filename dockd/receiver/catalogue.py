@@ -1,0 +1,126 @@
+"""The receiver's catalogue: SQLite, one connection on one thread, each call one durable transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Self, TypeVar
+
+from dockd.errors import DockdError
+
+_APPLICATION_ID = 0x646F7263  # "dorc"
+_BUSY_TIMEOUT_S = 10.0
+_T = TypeVar("_T")
+
+
+class CatalogueError(DockdError):
+    """The receiver's directory cannot be used: another receiver has it, or it is not one of ours."""
+
+
+class Catalogue:
+    """Runs changes and queries on its thread, in the order in which they are asked for."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, lock: int) -> None:
+        self._connection = connection
+        self._thread = thread
+        self._lock = lock
+        self._closed = False
+
+    @classmethod
+    async def open(cls, directory: Path) -> Self:
+        """Make or migrate the catalogue in `directory` and lock it. Raises CatalogueError."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+        try:
+            connection, lock = await asyncio.get_running_loop().run_in_executor(thread, _open, directory)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(connection, thread, lock)
+
+    async def run(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `change` in one transaction: durable when this returns, undone when it raises.
+
+        After cancellation it may or may not have been committed.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, change)
+
+    async def aclose(self) -> None:
+        """Let the directory go, after all that was asked for before. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+
+    def _transact(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            found = change(self._connection)
+            self._connection.execute("COMMIT")  # the commit point: an fsync of the write-ahead log
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return found
+
+    def _close(self) -> None:
+        self._connection.close()
+        os.close(self._lock)
+
+
+def _open(directory: Path) -> tuple[sqlite3.Connection, int]:
+    lock = os.open(directory / "catalogue.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _connect(directory / "catalogue.sqlite"), lock
+    except BlockingIOError as error:
+        os.close(lock)
+        raise CatalogueError(f"{directory} is in use by another receiver: stop it first") from error
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made by hand, for its mode: the -wal and -shm files take theirs from it.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise CatalogueError(  # noqa: TRY301  the connection is closed below, whatever went wrong
+                f"SQLite gave journal mode {mode!r}, not WAL: is {path.parent} a network share?"
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.row_factory = sqlite3.Row
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application not in (0, _APPLICATION_ID) or (version and not application):
+        raise CatalogueError(f"{path} is not a receiver's catalogue")
+    scripts = sorted(
+        (one for one in (resources.files("dockd.receiver") / "sql").iterdir() if one.name.endswith(".sql")),
+        key=lambda one: one.name,
+    )
+    if version > len(scripts):
+        raise CatalogueError(f"{path} has format {version}, made by a newer dockd: install that one again")
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        # Both pragmas are part of the transaction: a migration cut short leaves no trace.
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script.read_text()}\n"
+            f"PRAGMA application_id = {_APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )

@@ -1,0 +1,89 @@
+"""Where the receiver keeps things below its directory (docs/receiver.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dockd.keep.durable import fsync_directory
+from dockd.model import AcquisitionId, StationId
+
+STATIONS = "stations"
+_UPLOADS, _ACQUISITIONS, _CHECKPOINTS = "uploads", "acquisitions", "checkpoints"
+_CLIP, _MANIFEST, _RECEIPT, _SIGNATURE = "clip.age", "manifest.json", "receipt.json", ".sig"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Paths below `root`. Ids are checked before they come here: UUIDs, and upload names of our own making."""
+
+    root: Path
+
+    def make(self) -> None:
+        """Make the directories that every receiver has, durably. Idempotent."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (STATIONS, _UPLOADS, _ACQUISITIONS, _CHECKPOINTS):
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        fsync_directory(self.root)
+
+    @property
+    def stations(self) -> Path:
+        """The enrolled stations' public keys."""
+        return self.root / STATIONS
+
+    def station(self, station: StationId) -> Path:
+        """One station's public keys."""
+        return self.stations / f"{station}.pub"
+
+    @property
+    def uploads(self) -> Path:
+        """The upload space."""
+        return self.root / _UPLOADS
+
+    def upload(self, upload: str) -> Path:
+        """One upload's bytes."""
+        return self.uploads / upload
+
+    @property
+    def acquisitions(self) -> Path:
+        """Everything that is stored, a directory a station."""
+        return self.root / _ACQUISITIONS
+
+    def stored(self, station: StationId, acquisition: AcquisitionId) -> Stored:
+        """One stored acquisition."""
+        return Stored(directory=self.acquisitions / station / acquisition)
+
+    def checkpoint(self, station: StationId) -> Path:
+        """The newest cosigned checkpoint of a station's log."""
+        return self.root / _CHECKPOINTS / station
+
+    def fork(self, station: StationId, number: int) -> Path:
+        """Evidence of a forked log."""
+        return self.root / _CHECKPOINTS / f"{station}.fork-{number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The files of one stored acquisition."""
+
+    directory: Path
+
+    @property
+    def clip(self) -> Path:
+        """The sealed clip."""
+        return self.directory / _CLIP
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's exact bytes."""
+        return self.directory / _MANIFEST
+
+    @property
+    def receipt(self) -> Path:
+        """The receipt's exact bytes."""
+        return self.directory / _RECEIPT
+
+
+def signature_of(path: Path) -> Path:
+    """Where the signature over a file's bytes stands."""
+    return path.with_name(path.name + _SIGNATURE)

@@ -1,0 +1,232 @@
+"""The catalogue's rows and every statement over them. Called on the catalogue's thread, within a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dockd.model import AcquisitionId, Digest, SignedBytes, StationId
+
+OPEN, VERIFIED, STORED = "open", "verified", "stored"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """An announced acquisition. `durable_bytes` of its `size_bytes` are on the disk for certain."""
+
+    station: StationId
+    acquisition: AcquisitionId
+    upload: str
+    state: str
+    manifest: SignedBytes
+    manifest_digest: Digest
+    sealed_digest: Digest
+    size_bytes: int
+    stanzas: int
+    durable_bytes: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A receipt that was given. It never changes."""
+
+    receipt_seq: int
+    signed: SignedBytes
+    digest: Digest
+    retention_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosigned:
+    """The newest checkpoint of a station's log that was cosigned."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: bytes
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(microseconds: int) -> datetime:
+    """The inverse."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+# --- sessions
+
+
+def add_session(db: sqlite3.Connection, token_hash: bytes, station: StationId, expires_at: datetime) -> None:
+    """Keep a token's hash."""
+    db.execute("INSERT INTO session VALUES (?, ?, ?)", (token_hash, station, to_us(expires_at)))
+
+
+def session(db: sqlite3.Connection, token_hash: bytes) -> tuple[StationId, datetime] | None:
+    """Whose token this is, and until when."""
+    row = db.execute("SELECT station, expires_us FROM session WHERE token_hash = ?", (token_hash,)).fetchone()
+    return (StationId(row["station"]), from_us(row["expires_us"])) if row else None
+
+
+def drop_sessions(db: sqlite3.Connection, now: datetime) -> None:
+    """Forget the tokens that ended."""
+    db.execute("DELETE FROM session WHERE expires_us <= ?", (to_us(now),))
+
+
+# --- acquisitions
+
+
+def add_announced(db: sqlite3.Connection, one: Announced) -> None:
+    """Keep a new announcement. Raises sqlite3.IntegrityError where id, upload or ciphertext is there already."""
+    db.execute(
+        "INSERT INTO acquisition (station, acquisition, upload, state, manifest, signature, manifest_digest,"
+        " sealed_digest, size_bytes, stanzas, durable_bytes, expires_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            one.station,
+            one.acquisition,
+            one.upload,
+            one.state,
+            one.manifest.payload,
+            one.manifest.signature,
+            one.manifest_digest,
+            one.sealed_digest,
+            one.size_bytes,
+            one.stanzas,
+            one.durable_bytes,
+            to_us(one.expires_at),
+        ),
+    )
+
+
+def announced(db: sqlite3.Connection, station: StationId, acquisition: str) -> Announced | None:
+    """A station's acquisition."""
+    row = db.execute(
+        "SELECT * FROM acquisition WHERE station = ? AND acquisition = ?", (station, acquisition)
+    ).fetchone()
+    return _announced(row) if row else None
+
+
+def announced_by_upload(db: sqlite3.Connection, upload: str) -> Announced | None:
+    """The acquisition behind an upload address."""
+    row = db.execute("SELECT * FROM acquisition WHERE upload = ?", (upload,)).fetchone()
+    return _announced(row) if row else None
+
+
+def has_ciphertext(db: sqlite3.Connection, sealed_digest: Digest) -> bool:
+    """Whether any acquisition has this ciphertext."""
+    return db.execute("SELECT 1 FROM acquisition WHERE sealed_digest = ?", (sealed_digest,)).fetchone() is not None
+
+
+def outstanding_bytes(db: sqlite3.Connection) -> int:
+    """What all open uploads together still want to bring."""
+    row = db.execute("SELECT total(size_bytes - durable_bytes) FROM acquisition WHERE state = 'open'").fetchone()
+    return int(row[0])
+
+
+def set_durable(db: sqlite3.Connection, upload: str, durable_bytes: int, expires_at: datetime) -> None:
+    """Move an open upload's durable offset. The bytes were fsynced before."""
+    changed = db.execute(
+        "UPDATE acquisition SET durable_bytes = ?, expires_us = ? WHERE upload = ? AND state = 'open'",
+        (durable_bytes, to_us(expires_at), upload),
+    ).rowcount
+    if changed != 1:
+        raise LookupError(f"upload {upload} is not open")
+
+
+def set_state(db: sqlite3.Connection, upload: str, state: str) -> None:
+    """Move an acquisition on."""
+    db.execute("UPDATE acquisition SET state = ? WHERE upload = ?", (state, upload))
+
+
+def drop_announced(db: sqlite3.Connection, upload: str) -> bool:
+    """Forget an open upload and its announcement; False where it is not open."""
+    return db.execute("DELETE FROM acquisition WHERE upload = ? AND state = 'open'", (upload,)).rowcount == 1
+
+
+def expired(db: sqlite3.Connection, now: datetime) -> list[str]:
+    """Open uploads whose time is over."""
+    rows = db.execute("SELECT upload FROM acquisition WHERE state = 'open' AND expires_us <= ?", (to_us(now),))
+    return [row["upload"] for row in rows]
+
+
+def uploads(db: sqlite3.Connection) -> set[str]:
+    """Every upload whose file may still be in the upload space."""
+    return {row["upload"] for row in db.execute("SELECT upload FROM acquisition WHERE state <> 'stored'")}
+
+
+# --- receipts
+
+
+def add_receipt(db: sqlite3.Connection, one: Announced, given: Given) -> None:
+    """Keep a receipt and the state that it stands for."""
+    db.execute(
+        "INSERT INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            one.station,
+            given.receipt_seq,
+            one.acquisition,
+            given.signed.payload,
+            given.signed.signature,
+            given.digest,
+            to_us(given.retention_until),
+        ),
+    )
+    set_state(db, one.upload, STORED)
+
+
+def receipt(db: sqlite3.Connection, station: StationId, acquisition: AcquisitionId) -> Given | None:
+    """The receipt for an acquisition."""
+    row = db.execute("SELECT * FROM receipt WHERE station = ? AND acquisition = ?", (station, acquisition)).fetchone()
+    return _given(row) if row else None
+
+
+def last_receipt(db: sqlite3.Connection, station: StationId) -> Given | None:
+    """The newest receipt to a station."""
+    row = db.execute("SELECT * FROM receipt WHERE station = ? ORDER BY receipt_seq DESC LIMIT 1", (station,)).fetchone()
+    return _given(row) if row else None
+
+
+# --- checkpoints
+
+
+def cosigned(db: sqlite3.Connection, station: StationId) -> Cosigned | None:
+    """The newest cosigned checkpoint of a station's log."""
+    row = db.execute("SELECT * FROM checkpoint WHERE station = ?", (station,)).fetchone()
+    return Cosigned(origin=row["origin"], size=row["size"], root=row["root"], note=row["note"]) if row else None
+
+
+def put_cosigned(db: sqlite3.Connection, station: StationId, one: Cosigned) -> None:
+    """Put a newer one in its place."""
+    db.execute(
+        "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)", (station, one.origin, one.size, one.root, one.note)
+    )
+
+
+def _announced(row: sqlite3.Row) -> Announced:
+    return Announced(
+        station=StationId(row["station"]),
+        acquisition=AcquisitionId(row["acquisition"]),
+        upload=row["upload"],
+        state=row["state"],
+        manifest=SignedBytes(payload=row["manifest"], signature=row["signature"]),
+        manifest_digest=Digest(row["manifest_digest"]),
+        sealed_digest=Digest(row["sealed_digest"]),
+        size_bytes=row["size_bytes"],
+        stanzas=row["stanzas"],
+        durable_bytes=row["durable_bytes"],
+        expires_at=from_us(row["expires_us"]),
+    )
+
+
+def _given(row: sqlite3.Row) -> Given:
+    return Given(
+        receipt_seq=row["receipt_seq"],
+        signed=SignedBytes(payload=row["payload"], signature=row["signature"]),
+        digest=Digest(row["digest"]),
+        retention_until=from_us(row["retention_until_us"]),
+    )

@@ -1,0 +1,161 @@
+"""Run a receiver inside the caller's event loop (docs/decisions.md says why on uvicorn)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from dockd.errors import ConfigError
+from dockd.model import Clock, Entropy
+from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.layout import Layout
+from dockd.receiver.protocol import PatientProtocol
+from dockd.receiver.sessions import Sessions
+from dockd.receiver.settings import ReceiverSettings
+from dockd.receiver.tus import Tus
+from dockd.receiver.uploads import Uploads
+from dockd.receiver.vault import Vault
+from dockd.receiver.web import Calls, build
+from dockd.receiver.witness import Witness
+
+_log = structlog.get_logger()
+_STOP_S = 2  # for requests under way; PATCHes are told to end at once
+_KEEP_ALIVE_S = 30
+_MAX_CONNECTIONS = 512
+_SWEEP_S = 60.0
+
+
+async def serve(settings: ReceiverSettings, *, clock: Clock, random: Entropy, ready: Callable[[str], None]) -> None:
+    """Receive until cancelled; `ready` is called once with the address when requests are taken.
+
+    Stops within about three seconds after cancellation, then raises CancelledError. Raises ConfigError where the
+    address, certificate or key cannot be used, CatalogueError where another receiver has the directory.
+    """
+    context = await asyncio.to_thread(_tls, settings)
+    layout = Layout(root=settings.directory)
+    await asyncio.to_thread(layout.make)
+    catalogue = await Catalogue.open(settings.directory)
+    try:
+        uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
+        await uploads.sweep()
+        app = _wire(settings, catalogue, layout, uploads, clock=clock, random=random)
+        with _listen(settings) as listening:
+            server = _Server(_config(app, context), listening, ready)
+            async with asyncio.TaskGroup() as tasks:
+                expiring = tasks.create_task(_expire(uploads, clock))
+                try:
+                    await _run(server, uploads)
+                finally:
+                    expiring.cancel()
+    finally:
+        await catalogue.aclose()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals are the program's affair, and somebody wants to know when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        host, port = self._listening.getsockname()[:2]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _log.info("receiver_listening", address=address)
+        self._ready(address)
+
+    async def run_on(self) -> None:
+        """Serve until `should_exit`."""
+        await self.serve(sockets=[self._listening])
+
+
+async def _run(server: _Server, uploads: Uploads) -> None:
+    running = asyncio.ensure_future(server.run_on())
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if running.done():
+            raise
+        _log.info("receiver_stopping")
+        uploads.stop()
+        server.should_exit = True
+        await running
+        raise
+
+
+async def _expire(uploads: Uploads, clock: Clock) -> None:
+    while True:
+        await uploads.expire()
+        await clock.sleep(_SWEEP_S)
+
+
+def _wire(
+    settings: ReceiverSettings, catalogue: Catalogue, layout: Layout, uploads: Uploads, *, clock: Clock, random: Entropy
+) -> ASGIApp:
+    sessions = Sessions(catalogue=catalogue, layout=layout, settings=settings, clock=clock, random=random)
+    vault = Vault(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock, random=random)
+    witness = Witness(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
+    tus = Tus(sessions=sessions, uploads=uploads, vault=vault, settings=settings, clock=clock)
+    return build(Calls(sessions=sessions, vault=vault, witness=witness), tus, clock)
+
+
+def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_STOP_S,
+        limit_concurrency=_MAX_CONNECTIONS,
+    )
+    config.load()
+    config.ssl = context
+    return config
+
+
+def _tls(settings: ReceiverSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        problem = (
+            f"receiver.tls_cert, receiver.tls_key: {settings.tls_cert} and {settings.tls_key} cannot be used: {error}"
+        )
+        raise ConfigError("the receiver's certificate or key cannot be used", problems=(problem,)) from error
+    return context
+
+
+@contextmanager
+def _listen(settings: ReceiverSettings) -> Iterator[socket.socket]:
+    host, port = settings.listen_host, settings.listen_port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Not inheritable, like every descriptor Python makes: no child could keep the port.
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        problem = f"receiver.listen: {host}:{port} cannot be listened on: {error.strerror or error}"
+        raise ConfigError("the receiver cannot listen", problems=(problem,)) from error
+    with contextlib.closing(listening):
+        yield listening

@@ -1,0 +1,301 @@
+"""What is announced, taken over and signed for: manifests in, receipts and holding statements out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import sqlite3
+import stat
+from dataclasses import replace
+
+import structlog
+
+from dockd.core import canonical, manifest, receipts, sshsig
+from dockd.core.manifest import Manifest
+from dockd.core.merkle import EMPTY_ROOT
+from dockd.core.sealing import sealed_size
+from dockd.errors import VerificationFailed
+from dockd.keep.durable import fsync_directory, write_file
+from dockd.model import Clock, Entropy, SignedBytes, StationId
+from dockd.receiver import rows
+from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.layout import Layout, Stored, signature_of
+from dockd.receiver.part import HeaderWrong, check_header, hash_file, read_prefix
+from dockd.receiver.problems import Kind, Problem
+from dockd.receiver.rows import Announced, Given
+from dockd.receiver.sessions import Caller
+from dockd.receiver.settings import ReceiverSettings
+from dockd.receiver.uploads import Uploads, disk_full
+
+_log = structlog.get_logger()
+_UPLOAD_BYTES = 18
+
+
+class Vault:
+    """All acquisitions of one receiver."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        layout: Layout,
+        settings: ReceiverSettings,
+        uploads: Uploads,
+        clock: Clock,
+        random: Entropy,
+    ) -> None:
+        self._catalogue = catalogue
+        self._layout = layout
+        self._settings = settings
+        self._uploads = uploads
+        self._clock = clock
+        self._random = random
+
+    async def find(self, station: StationId, acquisition: str) -> Announced:
+        """A station's acquisition. Raises Problem NOT_FOUND, also for another station's."""
+        found = await self._catalogue.run(lambda db: rows.announced(db, station, acquisition))
+        if found is None:
+            raise Problem(Kind.NOT_FOUND, "no such acquisition: announce it with PUT first")
+        return found
+
+    async def announce(self, caller: Caller, acquisition: str, signed: SignedBytes) -> tuple[Announced, bool]:
+        """Take a manifest; everything that can be refused is refused here. Returns whether it is new. Idempotent."""
+        stated = self._read(caller, acquisition, signed)
+        free = await asyncio.to_thread(_free_bytes, self._layout)
+        one = Announced(
+            station=caller.station,
+            acquisition=stated.acquisition,
+            upload=base64.urlsafe_b64encode(self._random(_UPLOAD_BYTES)).decode(),
+            state=rows.OPEN,
+            manifest=signed,
+            manifest_digest=canonical.digest(signed.payload),
+            sealed_digest=stated.sealed_digest,
+            size_bytes=stated.sealed_size_bytes,
+            stanzas=len(stated.recipients),
+            durable_bytes=0,
+            expires_at=self._clock.now() + self._settings.upload_expiry,
+        )
+
+        def add(db: sqlite3.Connection) -> tuple[Announced, bool]:
+            known = rows.announced(db, one.station, acquisition)
+            if known is not None and known.manifest_digest == one.manifest_digest:
+                return known, False
+            if known is not None or rows.has_ciphertext(db, one.sealed_digest):
+                raise Problem(
+                    Kind.CONFLICT,
+                    "this id, or this sealed clip, was announced with another manifest: what was announced first "
+                    "stands; a person has to find out why there are two",
+                )
+            if free - rows.outstanding_bytes(db) - self._settings.reserve_bytes < one.size_bytes:
+                raise disk_full(f"there is no room for another {one.size_bytes} bytes")
+            rows.add_announced(db, one)
+            return one, True
+
+        return await self._catalogue.run(add)
+
+    async def receipt(self, station: StationId, acquisition: str, manifest_digest: str) -> SignedBytes:
+        """The receipt for a complete acquisition: given once, the same for ever."""
+        one = await self.find(station, acquisition)
+        if one.manifest_digest != manifest_digest:
+            raise Problem(Kind.OTHER_MANIFEST, "another manifest was announced for this acquisition: compare the two")
+        if one.state != rows.STORED:
+            async with self._uploads.hold(one.upload):
+                one = await self.find(station, acquisition)  # as it is now that nobody else changes it
+                if one.state == rows.OPEN:
+                    one = await self._check_complete(one)
+                if one.state == rows.VERIFIED:
+                    await asyncio.to_thread(_take_over, self._layout, one)
+        given = await self._given(one)
+        # Durable as files too before anyone is told; after a crash in between the next asking comes here again.
+        await asyncio.to_thread(_keep_receipt, self._layout.stored(one.station, one.acquisition), given.signed)
+        return given.signed
+
+    async def holding(self, station: StationId, acquisition: str, nonce: bytes) -> SignedBytes:
+        """A fresh statement that the object is here now, after looking."""
+        one = await self.find(station, acquisition)
+        given = await self._catalogue.run(lambda db: rows.receipt(db, one.station, one.acquisition))
+        if one.state != rows.STORED or given is None:
+            raise _incomplete(one)
+        try:
+            await asyncio.to_thread(self._look, one)
+        except OSError as error:
+            _log.critical("object_lost", station=one.station, acquisition=one.acquisition, error=str(error))
+            raise Problem(
+                Kind.OBJECT_LOST,
+                "the object is no longer as it was signed for: erase nothing, and call the store's operators",
+            ) from error
+        payload = receipts.build_holding(
+            store=self._settings.store,
+            signed_manifest=one.manifest.payload,
+            nonce=nonce,
+            at=self._clock.now(),
+            retention_until=given.retention_until,
+        )
+        return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
+
+    # --- announcing
+
+    def _read(self, caller: Caller, acquisition: str, signed: SignedBytes) -> Manifest:
+        try:
+            sshsig.verify(caller.public.manifest_key, sshsig.MANIFEST, signed.payload, signed.signature)
+        except VerificationFailed as error:
+            raise Problem(
+                Kind.SIGNATURE_REFUSED, f"{error}: sign the manifest with the key that is enrolled here"
+            ) from error
+        try:
+            stated = manifest.decode(signed.payload)
+        except VerificationFailed as error:
+            raise Problem(Kind.MALFORMED, f"the manifest cannot be read: {error}") from error
+        if stated.station != caller.station:
+            raise Problem(Kind.OTHER_STATION, "only the station that made a manifest may announce it")
+        if stated.acquisition != acquisition:
+            raise Problem(Kind.MANIFEST_MISMATCH, f"the manifest is of acquisition {stated.acquisition}: PUT it there")
+        self._check_recipients(stated)
+        if stated.sealed_size_bytes != sealed_size(stated.plaintext_size_bytes, len(stated.recipients)):
+            raise Problem(
+                Kind.MANIFEST_MISMATCH,
+                "the sealed size does not follow from the plaintext's size and the number of recipients: seal again",
+            )
+        if stated.sealed_size_bytes > self._settings.max_clip_bytes:
+            raise Problem(
+                Kind.TOO_LARGE,
+                "the clip is larger than this store takes: its operators can raise accept.max_clip_bytes",
+            )
+        return stated
+
+    def _check_recipients(self, stated: Manifest) -> None:
+        distinct = set(stated.recipients)
+        if len(distinct) != len(stated.recipients) or len(distinct) < self._settings.min_stanzas:
+            raise Problem(
+                Kind.RECIPIENT_REFUSED,
+                f"clips have to be sealed to at least {self._settings.min_stanzas} different recipients: correct the "
+                "station's recipients file",
+            )
+        if unknown := sorted(distinct - self._settings.allowed_recipients):
+            raise Problem(
+                Kind.RECIPIENT_REFUSED,
+                f"recipient {unknown[0]} is not one that this store accepts: compare the station's recipients file "
+                "with the store's",
+            )
+
+    # --- storing
+
+    async def _check_complete(self, one: Announced) -> Announced:
+        """Move a complete upload to VERIFIED. Raises Problem INCOMPLETE; drops bytes that are not the manifest's."""
+        if one.durable_bytes < one.size_bytes:
+            raise _incomplete(one)
+        path = self._layout.upload(one.upload)
+        try:
+            digest = "sha256:" + await self._uploads.digest(one)
+            whole = check_header(await asyncio.to_thread(read_prefix, path), one.stanzas)
+        except HeaderWrong as error:
+            await self._uploads.start_over(one)
+            raise Problem(Kind.HEADER_REFUSED, f"{error}. Nothing was kept; seal and announce it again") from error
+        if digest != one.sealed_digest or not whole:
+            _log.warning("upload_digest_wrong", station=one.station, acquisition=one.acquisition, found=digest)
+            await self._uploads.start_over(one)
+            raise Problem(
+                Kind.DIGEST_MISMATCH,
+                f"the bytes that arrived have the digest {digest}, the manifest says {one.sealed_digest}: all was "
+                "dropped; look at the sealed file, then send it again from 0",
+                offset=0,
+            )
+        # From here on nobody may write to it, remove it or let it expire.
+        await self._catalogue.run(lambda db: rows.set_state(db, one.upload, rows.VERIFIED))
+        return replace(one, state=rows.VERIFIED)
+
+    async def _given(self, one: Announced) -> Given:
+        settings, now = self._settings, self._clock.now()
+
+        def give(db: sqlite3.Connection) -> Given:
+            given = rows.receipt(db, one.station, one.acquisition)
+            if given is not None:
+                return given
+            last, witnessed = rows.last_receipt(db, one.station), rows.cosigned(db, one.station)
+            receipt_seq = last.receipt_seq + 1 if last else 1
+            retention_until = now + settings.retention
+            payload = receipts.build_receipt(
+                store=settings.store,
+                signed_manifest=one.manifest.payload,
+                receipt_seq=receipt_seq,
+                previous=last.digest if last else receipts.NO_PREVIOUS,
+                witnessed_size=witnessed.size if witnessed else 0,
+                witnessed_root=witnessed.root if witnessed else EMPTY_ROOT,
+                at=now,
+                retention_until=retention_until,
+            )
+            given = Given(
+                receipt_seq=receipt_seq,
+                signed=SignedBytes(payload=payload, signature=sshsig.sign(settings.key, sshsig.RECEIPT, payload)),
+                digest=canonical.digest(payload),
+                retention_until=retention_until,
+            )
+            # Number and chain become the station's history with this commit, whether or not the answer arrives.
+            rows.add_receipt(db, one, given)
+            _log.info("receipt_given", station=one.station, acquisition=one.acquisition, receipt_seq=receipt_seq)
+            return given
+
+        return await self._catalogue.run(give)
+
+    def _look(self, one: Announced) -> None:
+        """Reopen the object. Raises OSError where it is not there as it was signed for."""
+        stored = self._layout.stored(one.station, one.acquisition)
+        descriptor = os.open(stored.clip, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            os.pread(descriptor, 1, one.size_bytes - 1)
+        finally:
+            os.close(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != one.size_bytes:
+            raise OSError(f"{stored.clip} has {found.st_size} bytes instead of {one.size_bytes}")
+        if stored.manifest.read_bytes() != one.manifest.payload:
+            raise OSError(f"{stored.manifest} is not the manifest that was signed for")
+        if self._settings.holding_rehash:
+            digest = hash_file(stored.clip, one.size_bytes).hexdigest()
+            if "sha256:" + digest != one.sealed_digest:
+                raise OSError(f"{stored.clip} has the digest {digest}")
+
+
+def _take_over(layout: Layout, one: Announced) -> None:
+    """Move a verified upload to where stored clips are, with its manifest; durable when this returns. Idempotent."""
+    stored, source = layout.stored(one.station, one.acquisition), layout.upload(one.upload)
+    station = stored.directory.parent
+    for directory in (station, stored.directory):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fsync_directory(directory.parent)
+    write_file(stored.manifest, one.manifest.payload)
+    write_file(signature_of(stored.manifest), one.manifest.signature.encode())
+    # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
+    if source.exists():
+        source.chmod(0o400)
+        source.rename(stored.clip)
+    fsync_directory(stored.directory)
+    fsync_directory(source.parent)
+    if stored.clip.stat().st_size != one.size_bytes:
+        raise OSError(f"{stored.clip} has not the length that was verified")
+
+
+def _keep_receipt(stored: Stored, signed: SignedBytes) -> None:
+    """Put the receipt beside its clip. Idempotent."""
+    for path, content in ((stored.receipt, signed.payload), (signature_of(stored.receipt), signed.signature.encode())):
+        try:
+            if path.read_bytes() == content:
+                continue
+        except FileNotFoundError:
+            pass
+        write_file(path, content)
+
+
+def _incomplete(one: Announced) -> Problem:
+    return Problem(
+        Kind.INCOMPLETE,
+        f"{one.size_bytes - one.durable_bytes} of {one.size_bytes} bytes are missing, or it was never asked for its "
+        f"receipt: PATCH from offset {one.durable_bytes}, then ask for the receipt",
+        offset=one.durable_bytes,
+    )
+
+
+def _free_bytes(layout: Layout) -> int:
+    return shutil.disk_usage(layout.root).free

@@ -1,0 +1,207 @@
+"""The receiver's HTTP side: routes, JSON calls, refusals and the access log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dockd.core import sshsig
+from dockd.core.fields import Fields
+from dockd.errors import VerificationFailed
+from dockd.model import Clock
+from dockd.receiver.exchange import answer, malformed, read_json, read_record, read_signed, to_signed
+from dockd.receiver.problems import Kind, Problem
+from dockd.receiver.sessions import Caller, Sessions
+from dockd.receiver.tus import Tus
+from dockd.receiver.vault import Vault
+from dockd.receiver.witness import Witness
+
+_log = structlog.get_logger()
+_NONCE_BYTES = 32
+_NODE = re.compile(r"[0-9a-f]{64}")
+_MAX_PROOF = 128  # nodes; a log of 2^53 entries needs fewer
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Calls:
+    """The JSON calls."""
+
+    def __init__(self, *, sessions: Sessions, vault: Vault, witness: Witness) -> None:
+        self._sessions = sessions
+        self._vault = vault
+        self._witness = witness
+
+    async def health(self, request: Request) -> Response:
+        """GET /health: the receiver takes requests."""
+        del request
+        return answer({"type": "health", "v": 1})
+
+    async def session(self, request: Request) -> Response:
+        """POST /session: a challenge for a station's name, a token for a signed challenge."""
+        record = await read_record(request)
+        if record["type"] == "session-request":
+            fields = Fields(record, "session-request")
+            station = _taken(lambda: fields.uuid("station"), fields)
+            return answer(await self._sessions.challenge(station))
+        return answer(await self._sessions.open(to_signed(record)), status=201)
+
+    async def announce(self, request: Request) -> Response:
+        """PUT /acquisitions/{acquisition}: a signed manifest."""
+        caller = await self._caller(request)
+        signed = await read_signed(request)
+        one, is_new = await self._vault.announce(caller, _id(request), signed)
+        location = f"/uploads/{one.upload}"
+        record = {
+            "type": "upload",
+            "v": 1,
+            "upload": location,
+            "offset": one.durable_bytes,
+            "stored": one.state == "stored",
+        }
+        return answer(record, status=201 if is_new else 200, headers={"Location": location})
+
+    async def receipt(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/receipt."""
+        caller = await self._caller(request)
+        fields = await read_json(request, "receipt-request")
+        digest = _taken(lambda: fields.digest("manifest"), fields)
+        return answer(sshsig.signed_to_json(await self._vault.receipt(caller.station, _id(request), digest)))
+
+    async def holding(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/holding."""
+        caller = await self._caller(request)
+        fields = await read_json(request, "holding-request")
+        nonce = _taken(lambda: fields.hex("nonce", _NONCE_BYTES), fields)
+        return answer(sshsig.signed_to_json(await self._vault.holding(caller.station, _id(request), nonce)))
+
+    async def checkpoints(self, request: Request) -> Response:
+        """GET /checkpoints: the newest one's size. POST /checkpoints: have one cosigned."""
+        caller = await self._caller(request)
+        if request.method in ("GET", "HEAD"):
+            return answer({"type": "checkpoint-size", "v": 1, "size": await self._witness.size(caller)})
+        fields = await read_json(request, "checkpoint-submission")
+
+        def take() -> tuple[int, list[str], str]:
+            return fields.count("old_size"), list(fields.texts("proof")), fields.text("note")
+
+        old_size, proof, note = _taken(take, fields)
+        if len(proof) > _MAX_PROOF or not all(_NODE.fullmatch(node) for node in proof):
+            raise Problem(Kind.MALFORMED, "'proof' has to be a list of hashes in lower-case hex")
+        nodes = [bytes.fromhex(node) for node in proof]
+        cosigned = await self._witness.cosign(caller, note.encode(), old_size, nodes)
+        return answer({"type": "cosigned", "v": 1, "note": cosigned.decode()})
+
+    async def _caller(self, request: Request) -> Caller:
+        caller = await self._sessions.caller(request.headers.get("authorization"))
+        request.state.station = caller.station
+        return caller
+
+
+def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
+    """The application."""
+    every = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    routes = [
+        Route("/health", calls.health, methods=["GET"]),
+        Route("/session", calls.session, methods=["POST"]),
+        Route("/acquisitions/{acquisition}", calls.announce, methods=["PUT"]),
+        Route("/acquisitions/{acquisition}/receipt", calls.receipt, methods=["POST"]),
+        Route("/acquisitions/{acquisition}/holding", calls.holding, methods=["POST"]),
+        Route("/checkpoints", calls.checkpoints, methods=["GET", "POST"]),
+        Route("/uploads", tus.collection, methods=every),
+        Route("/uploads/", tus.collection, methods=every),
+        Route("/uploads/{upload}", tus.upload, methods=every),
+    ]
+    handlers: dict[Any, Any] = {Problem: _refused, HTTPException: _http_refused}
+    inner = Starlette(routes=routes, exception_handlers=handlers)
+    inner.router.redirect_slashes = False
+    return AccessLog(inner, clock)
+
+
+class AccessLog:
+    """Logs each request without its query, headers and body, and turns what nobody foresaw into a problem record."""
+
+    def __init__(self, inner: ASGIApp, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        scope.setdefault("state", {})
+        begun_s = self._clock.monotonic_s()
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._inner(scope, receive, watched)
+        except Exception:  # noqa: BLE001  one request's failure is logged whole, and ends no other
+            _log.exception("request_failed", method=scope["method"], path=scope["path"])
+            if status == 0:
+                problem = Problem(
+                    Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log"
+                )
+                await problem.response()(scope, receive, watched)
+        finally:
+            _log.info(
+                "request_answered",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                duration_ms=round((self._clock.monotonic_s() - begun_s) * 1000),
+                station=scope["state"].get("station"),
+                client=(scope.get("client") or ("",))[0],
+            )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise TypeError("not a problem")
+    if error.kind.status in (403, 409, 422, 460):  # what an operator may have to explain
+        _log.warning(
+            "request_refused",
+            kind=error.kind.name.lower(),
+            detail=error.detail,
+            path=request.url.path,
+            station=getattr(request.state, "station", None),
+        )
+    return error.response()
+
+
+async def _http_refused(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such route, no such method."""
+    del request
+    if not isinstance(error, HTTPException):
+        raise TypeError("not a refusal")
+    if error.status_code == Kind.METHOD_NOT_ALLOWED.status:
+        allowed = (error.headers or {}).get("Allow", "")
+        return Problem(Kind.METHOD_NOT_ALLOWED, f"allowed here: {allowed}", headers={"Allow": allowed}).response()
+    return Problem(Kind.NOT_FOUND, "no such address: docs/receiver.md lists them").response()
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["acquisition"])
+
+
+def _taken(take: Callable[[], Any], fields: Fields) -> Any:
+    """What `take` takes out of a body, and nothing else in it."""
+    try:
+        taken = take()
+        fields.end()
+    except VerificationFailed as error:
+        raise malformed(error) from error
+    return taken
