@@ -1,0 +1,535 @@
+"""One suite for every evidence store: the in-memory one, and the real receiver over TLS on loopback.
+
+What an implementation must do is in dockd/stores/port.py; each test here holds one of its sentences.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import socket
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
+from dockd.core.age_keys import Identity
+from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
+from dockd.core.manifest import Manifest, encode
+from dockd.core.sealing import Sealer
+from dockd.errors import (
+    OffsetConflict,
+    StoreBusy,
+    StoreIncomplete,
+    StoreRefused,
+    StoreUnreachable,
+    StoreUntrusted,
+    UploadCorrupt,
+    UploadLost,
+    VerificationFailed,
+)
+from dockd.model import CameraIdentity, Category, SignedBytes, VerdictStatus
+from dockd.receiver.enrol import enrol
+from dockd.stores.memory import MemoryStore
+from dockd.stores.receiver_store import ReceiverStore
+
+STATION, STORE = str(uuid.uuid4()), str(uuid.uuid4())
+
+
+class MachineClock:
+    def now(self):
+        return datetime.now(UTC)
+
+    def monotonic_s(self):
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, delay_s):
+        await asyncio.sleep(delay_s)
+
+
+class Keys:
+    """Everybody's keys, as enrolment and configuration leave them."""
+
+    def __init__(self):
+        self.store, self.manifest, self.checkpoint = (sshsig.SigningKey.generate() for _ in range(3))
+        self.identities = [Identity.generate(secrets.token_bytes) for _ in range(2)]
+        self.recipients = [identity.recipient for identity in self.identities]
+        self.station_public = StationPublic(
+            station=STATION, manifest_key=self.manifest.public, checkpoint_key=self.checkpoint.public
+        )
+        self.store_public = StorePublic(store=STORE, key=self.store.public)
+
+
+class Clip:
+    """One sealed clip with its signed manifest."""
+
+    def __init__(self, keys, size=200_000, *, content=None, acquisition=None, station=STATION, key=None, **changes):
+        if content is None:
+            sealer, plain = Sealer(keys.recipients, secrets.token_bytes), memoryview(secrets.token_bytes(size))
+            content, batch = sealer.header(), 4 << 20
+            for at in range(0, size, batch):
+                content += bytes(sealer.seal(plain[at : at + batch], final=at + batch >= size))
+        self.content = content
+        self.acquisition = acquisition or str(
+            uuid.UUID(int=(0x019 << 116) | (7 << 76) | (2 << 62) | secrets.randbits(60))
+        )
+        fields = {
+            "acquisition": self.acquisition,
+            "station": station,
+            "bay": 1,
+            "docking": str(uuid.UUID(int=5)),
+            "camera": CameraIdentity(serial="CAM1", model="M", volume_id="v"),
+            "path": b"DCIM/1.mp4",
+            "size_bytes": size,
+            "mtime_ns": 1,
+            "recorded_at": None,
+            "duration_ms": None,
+            "clock_offset_ms": None,
+            "category": Category.NONE,
+            "category_reason": "",
+            "verdict": VerdictStatus.INTACT,
+            "reasons": (),
+            "container": "mp4",
+            "plaintext_digest": canonical.digest(b"plain" + self.acquisition.encode()),
+            "plaintext_size_bytes": size,
+            "sealed_digest": canonical.digest(content),
+            "sealed_size_bytes": len(content),
+            "recipients": tuple(recipient.fingerprint for recipient in keys.recipients),
+            "dockd": "0",
+            "custody_seq": 1,
+            "nonce": secrets.token_bytes(32),
+        }
+        payload = encode(Manifest(**(fields | changes)))
+        signature = sshsig.sign(key or keys.manifest, sshsig.MANIFEST, payload)
+        self.manifest = SignedBytes(payload=payload, signature=signature)
+
+
+class Log:
+    """A custody log that only has leaves and signed heads."""
+
+    def __init__(self, keys, *, salt=b""):
+        self._key = keys.checkpoint
+        self._frontier = merkle.Frontier()
+        self._nodes = {}
+        self._salt = salt
+
+    def grow(self, count):
+        for _ in range(count):
+            entry = self._salt + str(self._frontier.size).encode()
+            self._nodes.update({(level, index): node for level, index, node in self._frontier.append(entry)})
+        return self
+
+    def node(self, level, index):
+        return self._nodes[level, index]
+
+    def note(self, size):
+        head = checkpoint.Checkpoint(
+            origin=checkpoint.origin_of(STATION, 1), size=size, root=merkle.root_at(self, size)
+        )
+        return checkpoint.sign(head, self._key)
+
+    def proof(self, old, new):
+        return tuple(merkle.consistency_proof(self, old, new)) if 0 < old < new else ()
+
+
+async def blocks(content, size=65536):
+    for at in range(0, len(content), size):
+        yield content[at : at + size]
+
+
+async def put(store, clip, *, start=0, end=None):
+    """Send a piece of a clip; returns the upload's address."""
+    url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    piece = clip.content[start:end]
+    assert await store.append(url, start, blocks(piece), len(piece)) == start + len(piece)
+    return url
+
+
+def _verify(keys, clip, signed):
+    return receipts.verify_receipt(
+        signed, store_key=keys.store.public, store=STORE, station=STATION, manifest=clip.manifest.payload
+    )
+
+
+# --- the stores
+
+_SERVE = """
+import asyncio, json, secrets, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from dockd.core.sshsig import SigningKey
+from dockd.receiver.serve import serve
+from dockd.receiver.settings import ReceiverSettings
+
+class Clock:
+    def now(self): return datetime.now(UTC)
+    def monotonic_s(self): return asyncio.get_running_loop().time()
+    async def sleep(self, delay_s): await asyncio.sleep(delay_s)
+
+given = json.loads(sys.stdin.readline())
+settings = ReceiverSettings(
+    directory=Path(given["directory"]), listen_host="127.0.0.1", listen_port=given["port"],
+    tls_cert=Path(given["cert"]), tls_key=Path(given["tls_key"]), store=given["store"],
+    key=SigningKey.parse(given["key"].encode()), public_hosts=frozenset({f"127.0.0.1:{given['port']}"}),
+    allowed_recipients=frozenset(given["recipients"]),
+)
+asyncio.run(serve(settings, clock=Clock(), random=secrets.token_bytes, ready=lambda text: print(text, flush=True)))
+"""
+
+
+class Receiver:
+    """The real receiver in a program of its own, with this station enrolled."""
+
+    def __init__(self, keys, directory):
+        self._keys = keys
+        self._directory = directory
+        self._program = None
+        self._cert, self._tls_key = _certificate(directory)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+
+    async def start(self):
+        given = {
+            "directory": str(self._directory / "store"),
+            "port": self.port,
+            "cert": str(self._cert),
+            "tls_key": str(self._tls_key),
+            "store": STORE,
+            "key": self._keys.store.private_pem().decode(),
+            "recipients": [recipient.fingerprint for recipient in self._keys.recipients],
+        }
+        self._program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _SERVE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        self._program.stdin.write(json.dumps(given).encode() + b"\n")
+        await self._program.stdin.drain()
+        assert await asyncio.wait_for(self._program.stdout.readline(), 30), "the receiver did not start"
+
+    def connect(self):
+        return ReceiverStore(
+            url=f"https://127.0.0.1:{self.port}",
+            ca_file=self._cert,
+            store_public=self._keys.store_public,
+            station=STATION,
+            key=self._keys.manifest,
+            clock=MachineClock(),
+        )
+
+    async def kill(self):
+        if self._program is not None and self._program.returncode is None:
+            self._program.kill()
+        if self._program is not None:
+            await self._program.wait()
+            self._program._transport.close()
+
+
+def _certificate(directory):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+    made = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made - timedelta(hours=1))
+        .not_valid_after(made + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / "tls.crt", directory / "tls.key"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return chain, private
+
+
+@pytest.fixture
+def keys():
+    return Keys()
+
+
+@contextlib.asynccontextmanager
+async def receiving(keys, directory):
+    enrol(directory / "store", format_station_pub(keys.station_public))
+    made = Receiver(keys, directory)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.kill()
+
+
+@pytest.fixture(params=["memory", "receiver"])
+async def store(request, keys, tmp_path):
+    if request.param == "memory":
+        yield MemoryStore(store=STORE, key=keys.store, station=keys.station_public, clock=MachineClock())
+        return
+    async with receiving(keys, tmp_path) as receiver:
+        made = receiver.connect()
+        yield made
+        await made.aclose()
+
+
+# --- register
+
+
+async def test_registering_again_gives_the_same_address(store, keys):
+    clip = Clip(keys)
+    first = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    assert await store.register(clip.acquisition, clip.manifest, len(clip.content)) == first
+    assert await store.offset(first) == 0
+
+
+async def test_another_manifest_for_the_same_id_is_refused(store, keys):
+    clip = Clip(keys)
+    await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    other = Clip(keys, content=clip.content, acquisition=clip.acquisition)
+    with pytest.raises(StoreRefused) as caught:
+        await store.register(other.acquisition, other.manifest, len(other.content))
+    assert caught.value.status == 409
+
+
+async def test_another_manifest_for_the_same_ciphertext_is_refused(store, keys):
+    clip = Clip(keys)
+    await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    other = Clip(keys, content=clip.content)
+    with pytest.raises(StoreRefused) as caught:
+        await store.register(other.acquisition, other.manifest, len(other.content))
+    assert caught.value.status == 409
+
+
+async def test_a_manifest_by_another_key_or_station_is_refused(store, keys):
+    for clip in (Clip(keys, key=keys.checkpoint), Clip(keys, station=str(uuid.uuid4()))):
+        with pytest.raises(StoreRefused):
+            await store.register(clip.acquisition, clip.manifest, len(clip.content))
+
+
+async def test_a_manifest_under_another_id_is_refused(store, keys):
+    clip, other = Clip(keys), Clip(keys)
+    with pytest.raises(StoreRefused):
+        await store.register(other.acquisition, clip.manifest, len(clip.content))
+
+
+# --- offset and append
+
+
+async def test_an_upload_goes_on_where_it_stopped(store, keys):
+    clip = Clip(keys)
+    url = await put(store, clip, end=70_000)
+    assert await store.offset(url) == 70_000
+    assert await put(store, clip, start=70_000) == url
+    assert await store.offset(url) == len(clip.content)
+
+
+async def test_a_wrong_offset_is_a_conflict_and_changes_nothing(store, keys):
+    clip = Clip(keys)
+    url = await put(store, clip, end=1000)
+    for wrong in (0, 999, 1001):
+        with pytest.raises(OffsetConflict):
+            await store.append(url, wrong, blocks(clip.content[:10]), 10)
+    assert await store.offset(url) == 1000
+
+
+async def test_an_unknown_upload_is_lost(store):
+    with pytest.raises(UploadLost):
+        await store.offset("/uploads/" + "0" * 32)
+    with pytest.raises(UploadLost):
+        await store.append("/uploads/" + "0" * 32, 0, blocks(b"x"), 1)
+
+
+async def test_p02_after_a_cancelled_patch_the_offset_is_within_what_was_sent(store, keys):
+    clip = Clip(keys, size=3 << 20)
+    url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    begun = asyncio.Event()
+
+    async def endless():
+        yield clip.content[: 2 << 20]
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(store.append(url, 0, endless(), len(clip.content)))
+    await asyncio.wait_for(begun.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started = [await finish(store, clip, url)]
+    assert 0 <= started[0] <= 2 << 20
+    _verify(keys, clip, await store.receipt(clip.acquisition, clip.manifest))
+
+
+async def finish(store, clip, url):
+    """Send the rest as a client does whose old connection may not be quite dead; returns where the last try began.
+
+    HEAD may overtake bytes of the old connection: then the PATCH is a conflict or locked, and HEAD is asked again.
+    """
+    for _ in range(200):
+        with contextlib.suppress(StoreBusy, OffsetConflict):
+            offset = await store.offset(url)
+            await store.append(url, offset, blocks(clip.content[offset:]), len(clip.content) - offset)
+            return offset
+    raise AssertionError("the store never let go of a dead connection")
+
+
+async def test_p02_a_killed_receiver_goes_on_at_its_durable_offset(keys, tmp_path):
+    clip = Clip(keys, size=24 << 20)
+    async with receiving(keys, tmp_path) as receiver:
+        store = receiver.connect()
+        url = await put(store, clip, end=5 << 20)
+
+        async def half():
+            yield clip.content[5 << 20 : 9 << 20]
+            await receiver.kill()
+            yield clip.content[9 << 20 :]
+
+        with pytest.raises(StoreUnreachable):
+            await store.append(url, 5 << 20, half(), len(clip.content) - (5 << 20))
+        with pytest.raises(StoreUnreachable):
+            await store.offset(url)
+        await receiver.start()
+        # What was acknowledged is there; of the rest, what was durable; the session outlives the restart or is renewed.
+        assert 5 << 20 <= await finish(store, clip, url) <= 9 << 20
+        assert await store.register(clip.acquisition, clip.manifest, len(clip.content)) == url
+        signed = await store.receipt(clip.acquisition, clip.manifest)
+        await receiver.kill()
+        await receiver.start()
+        assert await store.receipt(clip.acquisition, clip.manifest) == signed
+        _verify(keys, clip, signed)
+        await store.aclose()
+
+
+# --- receipt and holding
+
+
+async def test_p01_a_receipt_needs_every_byte(store, keys):
+    clip = Clip(keys)
+    url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    with pytest.raises(StoreIncomplete):
+        await store.receipt(clip.acquisition, clip.manifest)
+    await put(store, clip, end=-1)
+    with pytest.raises(StoreIncomplete) as caught:
+        await store.receipt(clip.acquisition, clip.manifest)
+    assert not isinstance(caught.value, UploadCorrupt)
+    await put(store, clip, start=len(clip.content) - 1)
+    receipt = _verify(keys, clip, await store.receipt(clip.acquisition, clip.manifest))
+    assert receipt.sealed_size_bytes == len(clip.content)
+    assert url
+
+
+async def test_a_receipt_asked_for_again_is_the_same(store, keys):
+    clip = Clip(keys)
+    await put(store, clip)
+    first = await store.receipt(clip.acquisition, clip.manifest)
+    assert await store.receipt(clip.acquisition, clip.manifest) == first
+
+
+async def test_an_unknown_acquisition_has_no_receipt(store, keys):
+    clip = Clip(keys)
+    with pytest.raises(UploadLost):
+        await store.receipt(clip.acquisition, clip.manifest)
+
+
+async def test_receipts_form_a_chain(store, keys):
+    previous = None
+    for _ in range(3):
+        clip = Clip(keys, size=1000)
+        await put(store, clip)
+        receipt = _verify(keys, clip, await store.receipt(clip.acquisition, clip.manifest))
+        receipts.check_succession(previous, receipt)
+        previous = receipt
+    assert previous.receipt_seq == 3
+
+
+async def test_a_finished_upload_takes_no_more_bytes(store, keys):
+    clip = Clip(keys)
+    url = await put(store, clip)
+    await store.receipt(clip.acquisition, clip.manifest)
+    with pytest.raises(UploadLost):
+        await store.append(url, len(clip.content), blocks(b"x"), 1)
+    # Registering what is stored is still no error, whatever its address then says.
+    await store.register(clip.acquisition, clip.manifest, len(clip.content))
+
+
+async def test_p02_bytes_that_arrived_changed_are_dropped_and_can_be_sent_again(store, keys):
+    clip = Clip(keys)
+    url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    changed = clip.content[:-1] + bytes([clip.content[-1] ^ 1])
+    await store.append(url, 0, blocks(changed), len(changed))
+    with pytest.raises(UploadCorrupt):
+        await store.receipt(clip.acquisition, clip.manifest)
+    url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
+    assert await store.offset(url) == 0
+    await put(store, clip)
+    _verify(keys, clip, await store.receipt(clip.acquisition, clip.manifest))
+
+
+async def test_p01_a_holding_statement_answers_its_own_nonce_only(store, keys):
+    clip = Clip(keys)
+    await put(store, clip)
+    with pytest.raises((StoreIncomplete, UploadLost)):
+        await store.holding(clip.acquisition, bytes(32))
+    await store.receipt(clip.acquisition, clip.manifest)
+    signed = await store.holding(clip.acquisition, b"\x01" * 32)
+    known = {"store_key": keys.store.public, "store": STORE, "station": STATION, "manifest": clip.manifest.payload}
+    assert receipts.verify_holding(signed, nonce=b"\x01" * 32, **known).acquisition == clip.acquisition
+    with pytest.raises(VerificationFailed):
+        receipts.verify_holding(signed, nonce=b"\x02" * 32, **known)
+
+
+async def test_what_was_never_announced_is_not_held(store, keys):
+    with pytest.raises(UploadLost):
+        await store.holding(Clip(keys).acquisition, bytes(32))
+
+
+# --- witness
+
+
+async def test_p07_checkpoints_are_cosigned_and_receipts_name_them(store, keys):
+    log = Log(keys).grow(10)
+    assert await store.witnessed_size() == 0
+    old = 0
+    for size in (3, 3, 7, 10):
+        note = log.note(size)
+        cosigned = (await store.witness(note, old, log.proof(old, size))).note
+        assert cosigned.startswith(note)
+        checkpoint.verify_cosignature(cosigned, f"dockd-store/{STORE}", keys.store.public)
+        assert await store.witnessed_size() == size
+        old = size
+    clip = Clip(keys)
+    await put(store, clip)
+    receipt = _verify(keys, clip, await store.receipt(clip.acquisition, clip.manifest))
+    assert (receipt.witnessed_size, receipt.witnessed_root) == (10, merkle.root_at(log, 10))
+
+
+async def test_p07_a_fork_is_a_contradiction_and_changes_nothing(store, keys):
+    log, forked = Log(keys).grow(8), Log(keys, salt=b"other").grow(8)
+    await store.witness(log.note(4), 0, ())
+    with pytest.raises(StoreUntrusted):
+        await store.witness(forked.note(8), 4, forked.proof(4, 8))
+    with pytest.raises(StoreUntrusted):
+        await store.witness(forked.note(4), 4, ())
+    assert await store.witnessed_size() == 4
+    await store.witness(log.note(8), 4, log.proof(4, 8))
+
+
+async def test_a_checkpoint_from_an_old_size_is_a_conflict(store, keys):
+    log = Log(keys).grow(8)
+    await store.witness(log.note(4), 0, ())
+    with pytest.raises(OffsetConflict):
+        await store.witness(log.note(8), 0, ())
+    with pytest.raises(OffsetConflict):
+        await store.witness(log.note(8), 6, log.proof(6, 8))
+
+
+async def test_closing_twice_is_no_error(store):
+    await store.aclose()
+    await store.aclose()
