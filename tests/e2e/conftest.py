@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -22,35 +20,6 @@ from dockd.errors import DaemonUnreachable
 PATIENCE_S = 100.0
 POLL_S = 0.1
 SETTLED = ("ready", "attention", "refused")
-
-
-def mp4(size_bytes: int, seed: int) -> bytes:
-    """A small, valid MP4 of one video track whose only chunk is `size_bytes` of random media."""
-    media = random.Random(seed).randbytes(size_bytes)
-
-    def box(kind: bytes, *parts: bytes) -> bytes:
-        content = b"".join(parts)
-        return struct.pack(">I", 8 + len(content)) + kind + content
-
-    def full(kind: bytes, *parts: bytes) -> bytes:
-        return box(kind, bytes(4), *parts)
-
-    ftyp = box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomavc1")
-    offset = len(ftyp) + 8
-    mvhd = full(b"mvhd", struct.pack(">IIII", 0, 0, 1000, 1000), bytes(80))
-    stbl = box(
-        b"stbl",
-        full(b"stsd", struct.pack(">I", 1), box(b"avc1", bytes(78))),
-        full(b"stts", struct.pack(">III", 1, 1, 1000)),
-        full(b"stsc", struct.pack(">IIII", 1, 1, 1, 1)),
-        full(b"stsz", struct.pack(">II", 0, 1), struct.pack(">I", size_bytes)),
-        full(b"stco", struct.pack(">II", 1, offset)),
-    )
-    hdlr = full(b"hdlr", bytes(4), b"vide", bytes(12), b"video\0")
-    mdhd = full(b"mdhd", struct.pack(">IIII", 0, 0, 1000, 1000), bytes(4))
-    tkhd = full(b"tkhd", bytes(80))
-    moov = box(b"moov", mvhd, box(b"trak", tkhd, box(b"mdia", mdhd, hdlr, box(b"minf", stbl))))
-    return ftyp + box(b"mdat", media) + moov
 
 
 def sha256(path: Path) -> str:
@@ -184,11 +153,6 @@ class Trial:
             found[place] = sha256(out)
             out.unlink()
         return found
-
-
-@pytest.fixture(name="mp4")
-def mp4_fixture():
-    return mp4
 
 
 @pytest.fixture

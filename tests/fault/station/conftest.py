@@ -1,0 +1,183 @@
+"""A whole station in this process: real journal, spool, fork server and folder source; its store is in memory."""
+
+import asyncio
+import os
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dockd.app.clock import MachineClock
+from dockd.control.server import bind
+from dockd.core.keyfiles import StationPublic
+from dockd.core.sealing import Identity, Opener
+from dockd.core.sshsig import SigningKey
+from dockd.devices.folder import FolderSource
+from dockd.devices.marker import make_marker
+from dockd.keep.journal import Journal
+from dockd.keep.spool import Spool
+from dockd.reader.client import ClipRules, ForkServer
+from dockd.station.daemon import Daemon, Machine
+from dockd.station.status import take_snapshot
+from dockd.stores.memory import MemoryStore
+
+PATIENCE_S = 40
+
+
+class FixedLive:
+    """A configuration that nobody changes."""
+
+    keep = timedelta(days=1)
+
+    def rules(self):
+        return ClipRules(
+            suffixes=(".mp4",), evidence_directories=("EVIDENCE",), max_depth=8, max_files=1000, block_bytes=1 << 20
+        )
+
+    def keep_after_receipt(self):
+        return self.keep
+
+    async def follow(self, alarms):
+        await asyncio.Event().wait()
+
+
+class Station:
+    """Start it, stop it, start it again: what is durable stays."""
+
+    def __init__(self, directory: Path, bays: int = 8, faults: str = ""):
+        self.directory = directory
+        self.faults = faults
+        self.bays = {bay: directory / "bays" / str(bay) for bay in range(1, bays + 1)}
+        for bay in self.bays.values():
+            bay.mkdir(parents=True)
+        self.identity = Identity.generate(os.urandom)
+        self.name = str(uuid.uuid4())
+        self.manifest_key, self.checkpoint_key = SigningKey.generate(), SigningKey.generate()
+        public = StationPublic(
+            station=self.name, manifest_key=self.manifest_key.public, checkpoint_key=self.checkpoint_key.public
+        )
+        self.clock = MachineClock()
+        self.store = MemoryStore(
+            store=str(uuid.uuid4()), key=SigningKey.generate(), station=public, clock=self.clock
+        )
+        self.max_spool_bytes = 0
+        self.task = None
+
+    async def start(self):
+        self.journal = await Journal.open(
+            self.directory / "state", station=self.name, clock=self.clock, checkpoint_key=self.checkpoint_key
+        )
+        self.spool = Spool(self.directory / "spool", reserve_bytes=0, max_bytes=self.max_spool_bytes)
+        self.forkserver = await ForkServer.start(faults=self.faults)
+        self.daemon = Daemon(
+            Machine(
+                station=self.name,
+                trial=True,
+                bays=sorted(self.bays),
+                sources=(FolderSource(self.bays),),
+                journal=self.journal,
+                spool=self.spool,
+                store=self.store,
+                forkserver=self.forkserver,
+                control=bind(self.directory / "control.sock"),
+                manifest_key=self.manifest_key,
+                recipients=(self.identity.recipient.text,),
+                min_retention=timedelta(days=31),
+                slots=3,
+                patch_bytes=1 << 20,
+                live=FixedLive(),
+                clock=self.clock,
+                random=os.urandom,
+            )
+        )
+        self.task = asyncio.create_task(self.daemon.run())
+
+    async def stop(self):
+        if self.task is None:
+            return
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        self.task = None
+        await self.forkserver.aclose()
+        await self.journal.aclose()
+
+    def camera(self, bay: int, clips: dict[str, bytes], serial: str | None = None) -> Path:
+        """Make a camera beside the bays and dock it."""
+        serial = serial or f"CAM{bay}"
+        place = self.directory / "made" / serial
+        for name, content in clips.items():
+            path = place / os.fsdecode(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        place.mkdir(parents=True, exist_ok=True)
+        make_marker(place, serial=serial, made_at=datetime.now(UTC), random=os.urandom)
+        return place.rename(self.bays[bay] / serial)
+
+    async def snapshot(self):
+        return await take_snapshot(self.daemon._sources())
+
+    async def until(self, condition, what="it"):
+        """Until `condition(snapshot)` holds; the station must live meanwhile."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    if self.task.done():
+                        self.task.result()
+                    snapshot = await self.snapshot()
+                    value = condition(snapshot)
+                    if value:
+                        return value
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{what} did not happen: {snapshot}") from None
+
+    async def until_states(self, **states):
+        """Until each bay is in the state named, as bay1="ready"."""
+        wanted = {int(name.removeprefix("bay")): state for name, state in states.items()}
+
+        def there(snapshot):
+            found = {bay.bay: bay for bay in snapshot.bays}
+            return all(found[bay].state == state for bay, state in wanted.items()) and found
+
+        return await self.until(there, f"{wanted}")
+
+    async def events(self) -> list[str]:
+        rows = await self.journal.read(lambda tx: tx.lines(0, 10_000))
+        import json
+
+        return [json.loads(row)["event"] for row in rows]
+
+    async def rows(self, state=None):
+        return await self.journal.read(lambda tx: tx.acquisitions(state=state))
+
+    def opened(self) -> list[bytes]:
+        """The plaintext of everything that the store has signed for."""
+        found = []
+        for kept in self.store.kept.values():
+            if kept.receipt is not None:
+                opener = Opener([self.identity])
+                found.append(bytes(opener.feed(bytes(kept.content))) + bytes(opener.finish()))
+        return sorted(found)
+
+
+@pytest.fixture
+async def station(tmp_path):
+    made = Station(tmp_path)
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def make_station(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Station(tmp_path / str(len(made)), **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.stop()

@@ -1,0 +1,164 @@
+"""Dockings from plug to ready, and what can go wrong in between, in one process with a store in memory."""
+
+import asyncio
+import os
+import shutil
+
+import pytest
+
+from dockd.core.transfer import Call
+from dockd.errors import StoreUnreachable
+
+
+@pytest.fixture
+def clip(mp4):
+    """A whole MP4 clip, unlike any other with another number."""
+    return lambda number: mp4(100_000, number)
+
+
+async def test_a_camera_is_read_stored_erased_and_ready(station, clip):
+    await station.start()
+    camera = station.camera(1, {"DCIM/A.mp4": clip(1), "DCIM/EVIDENCE/B.mp4": clip(2), "DCIM/readme.txt": b"stays"})
+    bays = await station.until_states(bay1="ready")
+    assert (bays[1].clips_total, bays[1].clips_erased, bays[1].others) == (2, 2, 2)
+    assert sorted(path.name for path in camera.rglob("*") if path.is_file()) == ["dockd-camera.toml", "readme.txt"]
+    assert station.opened() == sorted([clip(1), clip(2)])
+    assert {row.category.value for row in await station.rows()} == {"evidence", "none"}
+    assert station.spool.usage() == (0, 0)
+
+
+async def test_p09_a_poisoned_clip_holds_up_neither_its_camera_nor_seven_good_bays(make_station, clip):
+    station = make_station(faults="kill@read:POISON")
+    await station.start()
+    for bay in range(1, 9):
+        clips = {f"C{number}.mp4": clip(bay * 10 + number) for number in range(3)}
+        station.camera(bay, clips | ({"POISON.mp4": clip(0)} if bay == 4 else {}))
+    good = {f"bay{bay}": "ready" for bay in range(1, 9) if bay != 4}
+    bays = await station.until_states(**good, bay4="attention")
+    assert (bays[4].clips_erased, bays[4].clips_quarantined) == (3, 1)
+    (poisoned,) = await station.rows("quarantined")
+    assert poisoned.file.path == b"POISON.mp4"
+    assert poisoned.readers_ended == 2
+    assert (station.bays[4] / "CAM4" / "POISON.mp4").read_bytes() == clip(0)
+    assert len(station.opened()) == 24
+
+
+async def test_p02_undocked_at_any_moment_and_docked_again_in_another_bay(station, clip):
+    await station.start()
+    clips = {f"C{number}.mp4": clip(number) for number in range(8)}
+    camera = station.camera(1, clips)
+    for turn in range(6):
+        bay = turn % 8 + 1
+        await station.until(lambda now, bay=bay: now.bays[bay - 1].state not in ("empty", "identifying"), "docking")
+        camera = camera.rename(station.bays[(turn + 1) % 8 + 1] / "CAM1")
+        await station.until(lambda now, bay=bay: now.bays[bay - 1].state == "empty", "undocking")
+    await station.until_states(bay7="ready")
+    assert station.opened() == sorted(clips.values())
+    assert not list(camera.glob("*.mp4"))
+    assert len(await station.rows()) == len(clips)
+
+
+async def test_p01_nothing_is_erased_while_the_store_is_away(station, clip):
+    station.store.fail(Call.RECEIPT, *[StoreUnreachable("away")] * 3)
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_acquired == 1 and now.bays[0].state == "delivering", "reading")
+    assert (camera / "A.mp4").read_bytes() == clip(1)
+    await station.until_states(bay1="ready")
+    assert not (camera / "A.mp4").exists()
+
+
+async def test_p01_a_store_that_no_longer_holds_what_it_signed_for_stops_erasing(station, clip):
+    station.store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 3)
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_stored == 1, "storing")
+    for kept in station.store.kept.values():
+        kept.content[-1] ^= 1
+    await asyncio.wait_for(until_called(station.store, Call.HOLDING, 5), 40)
+    assert (camera / "A.mp4").read_bytes() == clip(1)
+
+
+async def until_called(store, call, count):
+    while sum(one is call for one, _ in store.calls) < count:
+        await asyncio.sleep(0.05)
+
+
+async def test_p01_a_clip_changed_between_its_reads_is_not_erased_on_the_first_one(station, clip):
+    station.store.fail(Call.RECEIPT, *[StoreUnreachable("away")] * 4)
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_acquired == 1, "reading")
+    status = (camera / "A.mp4").stat()
+    with (camera / "A.mp4").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    os.utime(camera / "A.mp4", ns=(status.st_atime_ns, status.st_mtime_ns))
+    bays = await station.until_states(bay1="ready")
+    assert bays[1].clips_total >= 1
+    # Both versions are in the store, or the change came before the first read's block: never neither.
+    assert clip(1)[:-1] + b"!" in station.opened()
+
+
+async def test_a_restart_goes_on_by_itself(station, clip):
+    clips = {f"C{number}.mp4": clip(number) for number in range(6)}
+    await station.start()
+    camera = station.camera(2, clips)
+    for _ in range(3):
+        await station.until(lambda now: now.bays[1].state != "empty", "docking")
+        await station.stop()
+        await station.start()
+    await station.until_states(bay2="ready")
+    assert station.opened() == sorted(clips.values())
+    assert not list(camera.glob("*.mp4"))
+    events = await station.events()
+    assert events.count("acquisition.erased") == len(clips)
+    assert events.count("station.started") == 4
+
+
+async def test_p09_a_clip_larger_than_the_spool_waits_and_the_rest_goes_on(station, clip):
+    station.max_spool_bytes = 3_000_000
+    await station.start()
+    big = clip(1) + (4_000_008).to_bytes(4, "big") + b"free" + bytes(4_000_000)
+    camera = station.camera(1, {"BIG.mp4": big, "SMALL.mp4": clip(2)})
+    await station.until(lambda now: now.bays[0].clips_erased == 1, "the small clip was erased")
+    bay = (await station.snapshot()).bays[0]
+    assert "no room" in bay.note
+    assert (camera / "BIG.mp4").read_bytes() == big
+
+
+async def test_hard_links_are_quarantined_and_retried_on_request(station, clip, tmp_path):
+    await station.start()
+    made = station.directory / "made" / "CAM3"
+    made.mkdir(parents=True)
+    (made / "A.mp4").write_bytes(clip(1))
+    (station.directory / "kept.mp4").hardlink_to(made / "A.mp4")
+    station.camera(3, {})
+    bays = await station.until_states(bay3="attention")
+    assert bays[3].clips_quarantined == 1
+    assert (station.directory / "kept.mp4").read_bytes() == clip(1)
+    held = (await station.snapshot()).held
+    assert "link" in held[0].why
+
+
+async def test_p05_hostile_names_and_links_end_in_named_states(station, clip):
+    await station.start()
+    made = station.directory / "made" / "CAM1"
+    (made / "D").mkdir(parents=True)
+    os.symlink("/etc/passwd", made / "link.mp4")
+    os.symlink("..", made / "D" / "loop")
+    names = ["new\nline.mp4", os.fsdecode(b"\xff\xfe.mp4"), "x" * 251 + ".mp4", "..mp4", "-rf.mp4", "a'b\"c.mp4"]
+    bays = None
+    station.camera(1, {name: clip(number) for number, name in enumerate(names)})
+    bays = await station.until_states(bay1="attention")
+    assert bays[1].clips_erased == len(names)
+    assert bays[1].others == 3
+    assert os.path.lexists(station.bays[1] / "CAM1" / "link.mp4")
+
+
+async def test_a_camera_deleted_under_our_feet_is_an_undocking(station, clip):
+    await station.start()
+    camera = station.camera(1, {f"C{number}.mp4": clip(number) for number in range(20)})
+    await station.until(lambda now: now.bays[0].clips_acquired >= 1, "reading")
+    shutil.rmtree(camera)
+    await station.until_states(bay1="empty")
