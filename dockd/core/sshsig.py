@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import struct
 from dataclasses import dataclass
@@ -141,11 +140,12 @@ def signed_to_json(signed: SignedBytes) -> dict[str, Any]:
 def signed_from_json(record: dict[str, Any]) -> SignedBytes:
     """The inverse; nothing is verified yet. Raises VerificationFailed for what is no envelope."""
     payload, signature = record.get("payload"), record.get("signature")
-    if not isinstance(payload, str) or not isinstance(signature, str) or record.get("type") != "signed":
-        raise VerificationFailed("not a signed envelope: expected type 'signed' with payload and signature")
+    kind = record.get("type"), record.get("v"), set(record) == {"type", "v", "payload", "signature"}
+    if kind != ("signed", 1, True) or not isinstance(payload, str) or not isinstance(signature, str):
+        raise VerificationFailed("not a signed envelope: expected type 'signed', v 1, payload and signature")
     try:
         return SignedBytes(payload=base64.b64decode(payload, validate=True), signature=signature)
-    except binascii.Error as error:
+    except ValueError as error:
         raise VerificationFailed(f"not a signed envelope: {error}") from error
 
 
@@ -182,7 +182,7 @@ def _unarmour(signature: str) -> bytes:
         raise ValueError("the armour is broken")
     try:
         return base64.b64decode("".join(line.strip() for line in lines[1:-1]), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError("the armour is broken") from error
 
 
