@@ -6,8 +6,6 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-import structlog
-
 from dockd import log
 from dockd.app.check import check_receiver
 from dockd.app.clock import MachineClock
@@ -19,8 +17,6 @@ from dockd.core.sshsig import SigningKey
 from dockd.model import StoreId
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
-
-_log = structlog.get_logger()
 
 
 def run(config_path: Path) -> int:
@@ -34,7 +30,7 @@ def run(config_path: Path) -> int:
             settings,
             clock=MachineClock(),
             random=secrets.token_bytes,
-            ready=lambda address: _log.info("receiver_ready", address=address),
+            ready=lambda _address: None,
         )
     )
 

@@ -69,7 +69,11 @@ class Course:
         self._looked_s = 0.0  # monotonic: when a settled camera was last looked at
 
     async def run(self) -> None:
-        """Drive until cancelled. Raises ReaderDied, CameraGone and what is fatal; all else is settled in here."""
+        """Drive until cancelled.
+
+        Raises what a new docking has to begin with: ReaderDied, CameraGone, ClipChanged or ClipGone for a clip that
+        was about to be erased; and what is fatal. All else is settled in here.
+        """
         while True:
             self._changed.clear()
             if not await self._step():
@@ -143,8 +147,10 @@ class Course:
                 _log.warning("clip_not_erased", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
                 self._postponed.aside(row.acquisition, str(error))
             except (ClipChanged, ClipGone) as error:
-                await self._relist(row, error)
-                return True
+                # What was read a second time is not what is there now: only a new docking may go on with this camera.
+                if self._postponed.strike(row.acquisition) >= STRIKES:
+                    self._postponed.aside(row.acquisition, str(error))
+                raise
         await self._advance(DockingEvent.SANITISED)
         self._around.witness()
         return True

@@ -123,7 +123,7 @@ def test_a_camera_taken_out_early_goes_on_in_another_bay(trial, mp4):
     docked = trial.dock(camera, 1)
     trial.wait("one clip was read", lambda: (trial.bay(1) or {}).get("clips_acquired", 0) >= 1)
     docked = docked.rename(trial.directory / "bays" / "5" / "CAM1")
-    trial.wait_settled(5)
+    trial.wait("the camera was ready", lambda: (trial.bay(5) or {}).get("state") == "ready")
     assert trial.bay(1)["state"] == "empty"
     assert not list(docked.rglob("*.mp4"))
     assert trial.opened() == digests(clips)
