@@ -22,7 +22,10 @@ def try_keys(identities: Mapping[str, Identity], random: Entropy) -> bytes:
         raise VerificationFailed(f"the sealed canary has {len(sealed)} bytes, which cannot be")
     for name, identity in identities.items():
         opener = Opener([identity])
-        opened = bytes(opener.feed(sealed)) + bytes(opener.finish())
+        try:
+            opened = bytes(opener.feed(sealed)) + bytes(opener.finish())
+        except VerificationFailed as error:
+            raise VerificationFailed(f"the {name} key does not open the canary: {error}") from error
         if opened != TEXT:
-            raise VerificationFailed(f"the {name} key did not open the canary")
+            raise VerificationFailed(f"the {name} key opens something else than the canary")
     return sealed
