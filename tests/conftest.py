@@ -30,7 +30,7 @@ def pytest_sessionfinish(session, exitstatus):
 
 def mp4(size_bytes: int, seed: int) -> bytes:
     """A small, valid MP4 of one video track whose only chunk is `size_bytes` of random media."""
-    media = random.Random(seed).randbytes(size_bytes)  # noqa: S311  media, not secrets
+    media = random.Random(seed).randbytes(size_bytes)
 
     def box(kind: bytes, *parts: bytes) -> bytes:
         content = b"".join(parts)

@@ -71,9 +71,7 @@ async def _strike(stay: Stay, row: Acquisition, error: ReaderDied) -> None:
     _log.warning("reader_died", bay=stay.bay, acquisition=row.acquisition, attempt=row.attempts, readers_ended=ended)
     if ended >= STRIKES:
         reason = f"reading it ended {ended} reader processes, the last one: {error}"
-        await _advance(
-            stay, row, Event.QUARANTINED, {"reason": reason}, readers_ended=ended, quarantine_reason=reason
-        )
+        await _advance(stay, row, Event.QUARANTINED, {"reason": reason}, readers_ended=ended, quarantine_reason=reason)
         return
     await _advance(stay, row, Event.READ_ABANDONED, {"reason": str(error)}, readers_ended=ended)
 

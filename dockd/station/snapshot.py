@@ -1,4 +1,4 @@
-"""The one frozen status record. The control socket, the CLI, the page and the metrics render it; docs/status.md lists it."""
+"""The one frozen status record, which the control socket, the CLI and the demo render; docs/status.md lists it."""
 
 from __future__ import annotations
 

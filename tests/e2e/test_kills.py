@@ -54,10 +54,10 @@ def check_nothing_is_lost(trial, docked, wanted) -> None:
             events.setdefault(clip, set()).add(line["event"])
             if line["event"] == "acquisition.found":
                 paths[clip] = f"{line['camera']}:{line['details']['path']}"
-    warranted = {paths[clip] for clip, seen in events.items() if {"acquisition.stored", "acquisition.warranted"} <= seen}
-    present = {
-        f"{camera.name}:{path.relative_to(camera)}": path for camera in docked for path in camera.rglob("*.mp4")
+    warranted = {
+        paths[clip] for clip, seen in events.items() if {"acquisition.stored", "acquisition.warranted"} <= seen
     }
+    present = {f"{camera.name}:{path.relative_to(camera)}": path for camera in docked for path in camera.rglob("*.mp4")}
     for clip, digest in wanted.items():
         if clip not in warranted:
             assert hashlib.sha256(present[clip].read_bytes()).hexdigest() == digest, f"{clip} was touched too early"

@@ -1,6 +1,7 @@
 """A whole station in this process: real journal, spool, fork server and folder source; its store is in memory."""
 
 import asyncio
+import json
 import os
 import uuid
 from contextlib import suppress
@@ -59,9 +60,7 @@ class Station:
             station=self.name, manifest_key=self.manifest_key.public, checkpoint_key=self.checkpoint_key.public
         )
         self.clock = MachineClock()
-        self.store = MemoryStore(
-            store=str(uuid.uuid4()), key=SigningKey.generate(), station=public, clock=self.clock
-        )
+        self.store = MemoryStore(store=str(uuid.uuid4()), key=SigningKey.generate(), station=public, clock=self.clock)
         self.max_spool_bytes = 0
         self.task = None
 
@@ -146,8 +145,6 @@ class Station:
 
     async def events(self) -> list[str]:
         rows = await self.journal.read(lambda tx: tx.lines(0, 10_000))
-        import json
-
         return [json.loads(row)["event"] for row in rows]
 
     async def rows(self, state=None):
