@@ -78,20 +78,19 @@ def issue(
     row, sealed = acquisition, acquisition.sealed
     wanted_state = AcquisitionState.STORED if remnant is None else AcquisitionState.WARRANTED
     digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
-    for_this = (manifest.station, row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes)
+    stated = canonical.digest(encode(manifest))
+    for_this = (manifest.station, row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes, stated)
     unmet = {
         f"the clip is {row.state}, not {wanted_state.value}": row.state != wanted_state,
         "its reads disagree": row.contested,
         f"it is {manifest.verdict.value}, and nobody released it": manifest.verdict is not VerdictStatus.INTACT
         and not row.released_by,
         "the manifest is of another acquisition or camera": manifest.acquisition != row.acquisition
-        or manifest.camera != row.camera,
+        or manifest.camera != row.camera
+        or row.manifest_digest != stated,
         "the receipt is for another acquisition": _subject(receipt) != for_this,
         "the holding statement is for another acquisition": _subject(holding) != for_this,
-        "the receipt is for another manifest": {row.manifest_digest, canonical.digest(encode(manifest))}
-        != {receipt.manifest_digest},
-        "receipt and holding statement are by two stores": (receipt.store, receipt.manifest_digest)
-        != (holding.store, holding.manifest_digest),
+        "receipt and holding statement are by two stores": receipt.store != holding.store,
         "the holding statement is not of right now": not timedelta(0) <= now - asked_at <= HOLDING_FRESH,
         f"the store keeps it until {format_time(holding.retention_until)} only": min(
             receipt.retention_until - receipt.at, holding.retention_until - receipt.at
@@ -192,8 +191,9 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
     return warrant
 
 
-def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[StationId, AcquisitionId, Digest, int]:
-    return statement.station, statement.acquisition, statement.sealed_digest, statement.sealed_size_bytes
+def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[StationId, AcquisitionId, Digest, int, Digest]:
+    sealed = statement.sealed_digest, statement.sealed_size_bytes
+    return statement.station, statement.acquisition, *sealed, statement.manifest_digest
 
 
 def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docking: DockingId) -> dict[str, bool]:

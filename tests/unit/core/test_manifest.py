@@ -1,0 +1,83 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockd.core import manifest
+from dockd.errors import VerificationFailed
+from dockd.model import VerdictStatus
+
+
+def test_a_manifest_is_read_back(clip):
+    for stated in (
+        clip.manifest(),
+        clip.manifest(recorded_at=None, duration_ms=None, clock_offset_ms=-1500),
+        clip.manifest(verdict=VerdictStatus.DAMAGED, reasons=("cut off at byte 10",), container="unknown"),
+        clip.manifest(role="sidecar", of=clip.acquisition),
+        clip.manifest(mtime_ns=-1, path=b"\x00\x1b[2J"),
+        clip.manifest(mtime_ns=2**70),
+    ):
+        assert manifest.decode(manifest.encode(stated)) == stated
+
+
+def test_a_manifest_has_the_documented_fields(clip):
+    record = json.loads(manifest.encode(clip.manifest()))
+    assert record["path"] == "DCIM/100/A%20%FF.MP4"
+    assert record["mtime"] == "2026-01-31T23:59:59.123Z"
+    assert record["mtime_ns"] == "1769903999123456789"
+    assert record["recorded_at_source"] == "container"
+    assert record["plaintext"] == {"digest": clip.manifest().plaintext_digest, "size_bytes": 1000}
+    assert record["nonce"] == "01" * 32
+    assert (record["role"], record["of"]) == ("clip", None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bay": "3"},
+        {"bay": True},
+        {"bay": -1},
+        {"acquisition": "x"},
+        {"path": "A%2fB"},
+        {"path": "%ff"},
+        {"mtime": "2026-01-31T23:59:59.124Z"},
+        {"mtime": None},
+        {"mtime_ns": "1_769_903_999_123_456_789"},
+        {"mtime_ns": " 1769903999123456789"},
+        {"mtime_ns": 1},
+        {"recorded_at": None},
+        {"recorded_at_source": "camera"},
+        {"recorded_at": "2026-13-31T20:00:00.000Z"},
+        {"category": "other"},
+        {"verdict": "fine"},
+        {"nonce": "01" * 31},
+        {"nonce": "AB" * 32},
+        {"recipients": "sha256:x"},
+        {"recipients": [1]},
+        {"camera": {}},
+        {"plaintext": {"digest": "sha256:" + "0" * 64, "size_bytes": 1, "more": 1}},
+        {"sealed": {"digest": "sha1:00", "size_bytes": 1}},
+        {"size_bytes": 2**53},
+        {"unknown": 1},
+        {"v": 2},
+        {"type": "receipt"},
+    ],
+)
+def test_what_is_no_manifest_is_refused(clip, change):
+    record = json.loads(manifest.encode(clip.manifest())) | change
+    with pytest.raises(VerificationFailed):
+        manifest.decode(json.dumps(record).encode())
+
+
+def test_every_key_is_needed(clip):
+    record = json.loads(manifest.encode(clip.manifest()))
+    for key in record:
+        with pytest.raises(VerificationFailed):
+            manifest.decode(json.dumps({name: value for name, value in record.items() if name != key}).encode())
+
+
+@given(payload=st.binary(max_size=100))
+def test_junk_is_refused(payload):
+    with pytest.raises(VerificationFailed):
+        manifest.decode(payload)

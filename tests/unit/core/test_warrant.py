@@ -1,0 +1,281 @@
+"""P01, condition by condition: each is broken alone, and that one reason alone is given."""
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from dockd.core import warrant
+from dockd.core.canonical import digest
+from dockd.core.remnants import remnant_name
+from dockd.core.warrant import EraseWarrant, from_wire, issue, to_wire
+from dockd.errors import WarrantRefused
+from dockd.model import FoundFile, VerdictStatus
+
+OTHER_ID = "019c16f2-0000-7000-8000-00000000000f"
+OTHER_STORE = "6f1e2d3c-0000-4000-8000-00000000000f"
+REPLACE = dataclasses.replace
+
+
+def row(**changes):
+    return lambda clip, case: {"acquisition": REPLACE(case["acquisition"], **changes)}
+
+
+def file(**changes):
+    """The file on the camera is another one than was read, both times as the second read saw it."""
+    return lambda clip, case: {
+        "acquisition": REPLACE(case["acquisition"], file=REPLACE(clip.file, **changes)),
+        "reread": REPLACE(case["reread"], file=REPLACE(clip.file, **changes)),
+    }
+
+
+def given(**changes):
+    return lambda clip, case: changes
+
+
+def stated(**changes):
+    """All is about a manifest that says something else, and the journal and the store agree with it."""
+    return lambda clip, case: {
+        "manifest": clip.manifest(**changes),
+        "acquisition": clip.row(clip.manifest(**changes)),
+        "receipt": clip.receipt(clip.manifest(**changes)),
+        "holding": clip.holding(clip.manifest(**changes)),
+    }
+
+
+def other_camera(clip):
+    return REPLACE(clip.camera, volume_id="0000-0000")
+
+
+BROKEN = {
+    "not stored yet": (row(state="uploading"), "the clip is uploading, not stored"),
+    "erased before": (row(state="erased"), "the clip is erased, not stored"),
+    "quarantined": (row(state="quarantined"), "the clip is quarantined, not stored"),
+    "contested": (row(contested=True), "its reads disagree"),
+    "damaged": (
+        stated(verdict=VerdictStatus.DAMAGED, reasons=("cut off",)),
+        "it is damaged, and nobody released it",
+    ),
+    "unrecognised": (stated(verdict=VerdictStatus.UNRECOGNISED), "it is unrecognised, and nobody released it"),
+    "receipt of another clip": (
+        lambda clip, case: {"receipt": clip.receipt(REPLACE(clip.manifest(), sealed_digest=digest(b"other")))},
+        "the receipt is for another acquisition",
+    ),
+    "receipt of another station": (
+        lambda clip, case: {"receipt": clip.receipt(clip.manifest(station=OTHER_STORE))},
+        "the receipt is for another acquisition",
+    ),
+    "receipt for other manifest bytes": (
+        lambda clip, case: {"receipt": clip.receipt(clip.manifest(category_reason="other"))},
+        "the receipt is for another acquisition",
+    ),
+    "holding for other manifest bytes": (
+        lambda clip, case: {"holding": clip.holding(clip.manifest(category_reason="other"))},
+        "the holding statement is for another acquisition",
+    ),
+    "journal knows another manifest": (
+        row(manifest_digest=digest(b"x")),
+        "the manifest is of another acquisition or camera",
+    ),
+    "journal knows no manifest": (row(manifest_digest=None), "the manifest is of another acquisition or camera"),
+    "holding of another clip": (
+        lambda clip, case: {"holding": clip.holding(clip.manifest(sealed_size_bytes=1301))},
+        "the holding statement is for another acquisition",
+    ),
+    "holding by another store": (
+        lambda clip, case: {"holding": clip.holding(store=OTHER_STORE)},
+        "receipt and holding statement are by two stores",
+    ),
+    "holding too old": (
+        lambda clip, case: {"now": clip.now + warrant.HOLDING_FRESH + timedelta(seconds=1)},
+        "the holding statement is not of right now",
+    ),
+    "clock went back": (
+        lambda clip, case: {"now": clip.now - timedelta(seconds=1)},
+        "the holding statement is not of right now",
+    ),
+    "receipt's retention too short": (
+        lambda clip, case: {"receipt": clip.receipt(retention_until=clip.now + timedelta(days=29))},
+        "the store keeps it until",
+    ),
+    "holding's retention too short": (
+        lambda clip, case: {"holding": clip.holding(retention_until=clip.now + timedelta(days=29))},
+        "the store keeps it until",
+    ),
+    "second read differs": (
+        lambda clip, case: {"reread": clip.reread(plaintext_digest=digest(b"other"))},
+        "the second read found other bytes",
+    ),
+    "second read in another docking": (
+        lambda clip, case: {"reread": clip.reread(docking=OTHER_ID)},
+        "it was not read a second time within this docking",
+    ),
+    "row of another docking": (row(docking=OTHER_ID), "it was not read a second time within this docking"),
+    "second read of another file": (
+        lambda clip, case: {"reread": clip.reread(file=REPLACE(clip.file, inode=43))},
+        "the file is not the one that was read a second time",
+    ),
+    "size changed": (file(size_bytes=999), "the file is not the one that was sealed"),
+    "time changed": (file(mtime_ns=1), "the file is not the one that was sealed"),
+    "renamed": (file(path=b"B.MP4"), "the file is not the one that was sealed"),
+    "several links": (file(links=2), "the file has several links"),
+    "another camera": (
+        lambda clip, case: {"camera_now": other_camera(clip)},
+        "another camera is in the bay",
+    ),
+    "row of another camera": (
+        lambda clip, case: {"acquisition": clip.row(camera=other_camera(clip))},
+        "the manifest is of another acquisition or camera",
+    ),
+    "custody entry not durable": (given(custody_durable_size=7), "its custody entry is not durable"),
+    "custody entry is another": (row(custody_seq=6), "its custody entry is not durable"),
+    "no custody entry": (row(custody_seq=None), "its custody entry is not durable"),
+}
+
+
+def test_p01_a_warrant_is_issued_where_every_condition_is_met(clip, case):
+    issued = issue(**case)
+    assert (issued.acquisition, issued.docking, issued.epoch) == (clip.acquisition, clip.docking, 9)
+    assert (issued.camera, issued.file, issued.remnant) == (clip.camera, clip.file, False)
+    assert issued.receipt == case["receipt"].payload_digest
+    assert issued.holding == case["holding"].payload_digest
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_p01_each_broken_condition_alone_is_named_alone(clip, case, name):
+    change, reason = BROKEN[name]
+    with pytest.raises(WarrantRefused) as refused:
+        issue(**(case | change(clip, case)))
+    assert len(refused.value.reasons) == 1, refused.value.reasons
+    assert refused.value.reasons[0].startswith(reason)
+
+
+def test_p01_what_was_not_sealed_has_no_warrant(clip, case):
+    with pytest.raises(WarrantRefused) as refused:
+        issue(**(case | {"acquisition": clip.row(sealed=None)}))
+    assert set(refused.value.reasons) == {
+        "the second read found other bytes",
+        "the file is not the one that was sealed",
+    }
+
+
+def test_p01_all_broken_conditions_are_named_at_once(clip, case):
+    with pytest.raises(WarrantRefused) as refused:
+        issue(
+            **case
+            | {
+                "acquisition": clip.row(state="uploading", contested=True),
+                "camera_now": other_camera(clip),
+                "custody_durable_size": 0,
+            }
+        )
+    assert len(refused.value.reasons) == 4
+
+
+def test_p06_an_operator_can_release_a_damaged_clip(clip, case):
+    damaged = stated(verdict=VerdictStatus.DAMAGED, reasons=("cut off",))(clip, case)
+    damaged["acquisition"] = REPLACE(damaged["acquisition"], released_by="uid 1000")
+    assert issue(**(case | damaged)).acquisition == clip.acquisition
+
+
+def test_p01_a_warrant_cannot_be_made_or_altered(clip, case):
+    issued = issue(**case)
+    fields = {field.name: getattr(issued, field.name) for field in dataclasses.fields(issued)}
+    with pytest.raises(TypeError, match="issued, not made"):
+        EraseWarrant(token=object(), **fields)
+    with pytest.raises(ValueError, match="token"):
+        REPLACE(issued, file=clip.file)
+
+
+# --- to the reader
+
+
+def read(record, clip, **changes):
+    wanted = {"docking": clip.docking, "epoch": 9, "camera": clip.camera}
+    return from_wire(record, **(wanted | changes))
+
+
+def test_p01_a_warrant_passes_to_its_reader(clip, case):
+    issued = issue(**case)
+    assert read(to_wire(issued), clip) == issued
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"docking": OTHER_ID}, "the warrant is of another docking"),
+        ({"epoch": 10}, "the warrant is of another docking"),
+        ({"epoch": 8}, "the warrant is of another docking"),
+        ({"camera": None}, "the warrant is for another camera"),
+    ],
+)
+def test_p01_a_reader_of_another_docking_refuses_it(clip, case, changes, reason):
+    with pytest.raises(WarrantRefused) as refused:
+        read(to_wire(issue(**case)), clip, **changes)
+    assert refused.value.reasons == (reason,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"acquisition": "x"},
+        {"epoch": "9"},
+        {"epoch": True},
+        {"mtime_ns": "x"},
+        {"plaintext": "md5:0"},
+        {"path": 7},
+        {"camera": {}},
+        {"more": 1},
+        {"remnant": "yes"},
+    ],
+)
+def test_p01_what_is_no_warrant_is_refused(clip, case, change):
+    with pytest.raises(WarrantRefused):
+        read(to_wire(issue(**case)) | change, clip)
+    for key in to_wire(issue(**case)):
+        record = to_wire(issue(**case))
+        del record[key]
+        with pytest.raises(WarrantRefused):
+            read(record, clip)
+
+
+# --- the rest of an erasure that was interrupted
+
+
+def remnant(clip, **changes):
+    path = b"DCIM/100/" + remnant_name(clip.acquisition)
+    return REPLACE(FoundFile(path=path, size_bytes=1000, mtime_ns=5, inode=42), **changes)
+
+
+def interrupted(clip, case):
+    return case | {"acquisition": clip.row(state="warranted", docking=OTHER_ID), "remnant": remnant(clip)}
+
+
+def test_p01_the_rest_of_an_interrupted_erasure_may_go(clip, case):
+    issued = issue(**interrupted(clip, case))
+    assert issued.remnant
+    assert issued.file == remnant(clip)
+    assert read(to_wire(issued), clip) == issued
+    assert issue(**(interrupted(clip, case) | {"remnant": remnant(clip, size_bytes=0)})).remnant
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"path": b"DCIM/100/A.MP4"}, "the remnant bears another name"),
+        ({"path": remnant_name(OTHER_ID)}, "the remnant bears another name"),
+        ({"inode": 43}, "the remnant is another file"),
+        ({"links": 2}, "the remnant is another file"),
+        ({"size_bytes": 500}, "the remnant has another size"),
+    ],
+)
+def test_p01_what_is_no_remnant_of_that_erasure_stays(clip, case, change, reason):
+    with pytest.raises(WarrantRefused) as refused:
+        issue(**(interrupted(clip, case) | {"remnant": remnant(clip, **change)}))
+    assert refused.value.reasons == (reason,)
+
+
+def test_p01_a_clip_that_was_never_warranted_has_no_remnant(clip, case):
+    with pytest.raises(WarrantRefused) as refused:
+        issue(**(case | {"remnant": remnant(clip)}))
+    assert refused.value.reasons == ("the clip is stored, not warranted",)
