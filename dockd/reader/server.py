@@ -42,15 +42,11 @@ class ForkServerProgram:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)  # noqa: FBT003  the name says it
         with theirs:
-            # Here and not on a thread of a pool: the program ends with the thread that starts it (PDEATHSIG).
-            self._popen = subprocess.Popen(  # noqa: S603  our own module, by our own interpreter
-                [python or sys.executable, "-I", "-X", "utf8", "-m", "dockd.reader.forkserver", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                env=_environment(rules),
-            )
+            try:
+                self._popen = _start(python or sys.executable, theirs, _environment(rules))
+            except BaseException:
+                self._control.close()
+                raise
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -161,6 +157,18 @@ class ForkServerProgram:
             self.alive = False
             self._loop.remove_reader(self._control.fileno())
             self._control.close()
+
+
+def _start(python: str, control: socket.socket, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Not on a thread of a pool: the program ends with the thread that starts it (PDEATHSIG)."""
+    return subprocess.Popen(  # noqa: S603  our own module, by our own interpreter
+        [python, "-I", "-X", "utf8", "-m", "dockd.reader.forkserver", str(control.fileno())],
+        pass_fds=(control.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 def _environment(rules: str | None) -> dict[str, str]:
