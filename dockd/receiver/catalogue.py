@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import sqlite3
@@ -33,11 +34,14 @@ class Catalogue:
         self._closed = False
 
     @classmethod
-    async def open(cls, directory: Path) -> Self:
-        """Make or migrate the catalogue in `directory` and lock it. Raises CatalogueError."""
+    async def open(cls, directory: Path, *, may_be_new: bool) -> Self:
+        """Make or migrate the catalogue in `directory` and lock it. Raises CatalogueError.
+
+        Without `may_be_new` one has to be there.
+        """
         thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         try:
-            connection, lock = await asyncio.get_running_loop().run_in_executor(thread, _open, directory)
+            connection, lock = await asyncio.get_running_loop().run_in_executor(thread, _open, directory, may_be_new)
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -62,9 +66,11 @@ class Catalogue:
         try:
             found = change(self._connection)
             self._connection.execute("COMMIT")  # the commit point: an fsync of the write-ahead log
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, "the disk of the catalogue is full") from error
             raise
         return found
 
@@ -73,11 +79,17 @@ class Catalogue:
         os.close(self._lock)
 
 
-def _open(directory: Path) -> tuple[sqlite3.Connection, int]:
+def _open(directory: Path, may_be_new: bool) -> tuple[sqlite3.Connection, int]:
     lock = os.open(directory / "catalogue.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _connect(directory / "catalogue.sqlite"), lock
+        path = directory / "catalogue.sqlite"
+        if not may_be_new and not path.exists():
+            raise CatalogueError(  # noqa: TRY301  the lock is let go below
+                f"{path} is missing, but clips are stored beside it: restore it from a backup; a new one would number "
+                "receipts from 1 again, and stations would rightly take that for a roll-back"
+            )
+        return _connect(path), lock
     except BlockingIOError as error:
         os.close(lock)
         raise CatalogueError(f"{directory} is in use by another receiver: stop it first") from error

@@ -66,7 +66,7 @@ class Kind(Enum):
         return PREFIX + self.name.lower().replace("_", "-")
 
 
-class Problem(Exception):  # noqa: N818  RFC 9457's word; it never leaves the receiver as an exception
+class Problem(Exception):
     """Ends a request with a problem record. `detail` is for a person and says what to do."""
 
     def __init__(

@@ -35,6 +35,12 @@ class PatientProtocol(HttpToolsProtocol):
         self._disarm()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Bytes of a body; once it was answered they only have to go on coming."""
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._arm()
+
     def on_message_complete(self) -> None:
         """A body that nobody read any more, since it was answered before its end: the next head is due."""
         super().on_message_complete()

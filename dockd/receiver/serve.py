@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ async def serve(settings: ReceiverSettings, *, clock: Clock, random: Entropy, re
     context = await asyncio.to_thread(_tls, settings)
     layout = Layout(root=settings.directory)
     await asyncio.to_thread(layout.make)
-    catalogue = await Catalogue.open(settings.directory)
+    catalogue = await Catalogue.open(settings.directory, may_be_new=not await asyncio.to_thread(_has_clips, layout))
     try:
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
         await uploads.sweep()
@@ -101,7 +102,10 @@ async def _run(server: _Server, uploads: Uploads) -> None:
 
 async def _expire(uploads: Uploads, clock: Clock) -> None:
     while True:
-        await uploads.expire()
+        try:
+            await uploads.expire()
+        except (OSError, sqlite3.Error) as error:
+            _log.error("expiry_failed", error=str(error))
         await clock.sleep(_SWEEP_S)
 
 
@@ -132,6 +136,10 @@ def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
     config.load()
     config.ssl = context
     return config
+
+
+def _has_clips(layout: Layout) -> bool:
+    return next(layout.acquisitions.glob("*/*"), None) is not None
 
 
 def _tls(settings: ReceiverSettings) -> ssl.SSLContext:

@@ -141,7 +141,8 @@ class Sessions:
             raise Problem(
                 Kind.SESSION_REFUSED, f"the statement is for another store; this one is {self._settings.store}"
             )
-        if statement["host"] not in self._settings.public_hosts:
+        host = statement["host"]
+        if not isinstance(host, str) or host.lower() not in {one.lower() for one in self._settings.public_hosts}:
             _log.warning("session_for_another_host", station=station)
             raise Problem(
                 Kind.SESSION_REFUSED,

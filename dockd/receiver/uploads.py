@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -235,9 +234,7 @@ class Uploads:
         except OSError as error:
             live.hash = None
             _log.error("upload_write_failed", acquisition=one.acquisition, error=str(error))
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full("the store's disk is full") from error
-            raise
+            raise  # a full disk is told from others where every request ends
 
     async def _receive(self, one: Announced, live: _Live, part: Part, incoming: Incoming) -> Announced:
         """Write what comes in, one batch behind the network, and commit now and then and at the end."""

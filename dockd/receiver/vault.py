@@ -17,7 +17,7 @@ from dockd.core.manifest import Manifest
 from dockd.core.merkle import EMPTY_ROOT
 from dockd.core.sealing import sealed_size
 from dockd.errors import VerificationFailed
-from dockd.keep.durable import fsync_directory, write_file
+from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
@@ -265,6 +265,8 @@ def _take_over(layout: Layout, one: Announced) -> None:
     for directory in (station, stored.directory):
         directory.mkdir(mode=0o700, exist_ok=True)
         fsync_directory(directory.parent)
+    for stray in (path for path in stored.directory.iterdir() if is_temporary(path.name)):
+        stray.unlink()  # what a kill left behind; nobody else writes here before there is a receipt
     write_file(stored.manifest, one.manifest.payload)
     write_file(signature_of(stored.manifest), one.manifest.signature.encode())
     # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from dockd.receiver.exchange import answer, malformed, read_json, read_record, r
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.sessions import Caller, Sessions
 from dockd.receiver.tus import Tus
+from dockd.receiver.uploads import disk_full
 from dockd.receiver.vault import Vault
 from dockd.receiver.witness import Witness
 
@@ -149,13 +151,10 @@ class AccessLog:
 
         try:
             await self._inner(scope, receive, watched)
-        except Exception:  # noqa: BLE001  one request's failure is logged whole, and ends no other
+        except Exception as error:  # noqa: BLE001  one request's failure is logged whole, and ends no other
             _log.exception("request_failed", method=scope["method"], path=scope["path"])
             if status == 0:
-                problem = Problem(
-                    Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log"
-                )
-                await problem.response()(scope, receive, watched)
+                await _unforeseen(error).response()(scope, receive, watched)
         finally:
             _log.info(
                 "request_answered",
@@ -166,6 +165,12 @@ class AccessLog:
                 station=scope["state"].get("station"),
                 client=(scope.get("client") or ("",))[0],
             )
+
+
+def _unforeseen(error: Exception) -> Problem:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full("the store's disk is full")
+    return Problem(Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

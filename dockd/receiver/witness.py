@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 _MAX_FORKS = 100  # files of evidence a station can make us keep
 
 
-class _Forked(Exception):  # noqa: N818  carries what is known out of a transaction
+class _Forked(Exception):
     def __init__(self, known: Cosigned, reason: str) -> None:
         super().__init__(reason)
         self.known = known
