@@ -324,6 +324,7 @@ class Uplink:
 
     async def _witness(self) -> float:
         """Try once; returns the seconds until the next time."""
+        before = self._witnessed
         try:
             self._witnessed = await show_checkpoint(self._journal, self._store)
         except JournalError:
@@ -342,6 +343,8 @@ class Uplink:
             return self._witnessing.left_s(now_s)
         self._untrusted.pop(_CHECKPOINT, None)
         self._witnessing = Pause()
+        if self._witnessed != before:  # else there was nothing to show, and the store was not asked
+            self._answered()
         return WITNESS_EVERY_S
 
     async def _pause(self, delay_s: float | None, until: asyncio.Event) -> None:
