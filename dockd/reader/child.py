@@ -122,7 +122,7 @@ class _Session:
     def __init__(self, link: _Link, work: Work) -> None:
         self._link = link
         self._work = work
-        self._reread: set[bytes] = set()  # what this very reader read a second time: 32 bytes a clip
+        self._reread: dict[bytes, int] = {}  # what this very reader read a second time, and its change time then
         self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "list": self._list,
             "acquire": self._acquire,
@@ -168,14 +168,15 @@ class _Session:
 
     def _second_read(self, fields: dict[str, Any]) -> None:
         acquisition, file = _subject(fields)
-        again = reread(self._work, acquisition, file)
-        self._reread.add(_evidence(acquisition, file, again.plaintext_digest))
+        again, changed_ns = reread(self._work, acquisition, file)
+        self._reread[_evidence(acquisition, file, again.plaintext_digest)] = changed_ns
         self._link.send("reread", acquisition=acquisition, reread=messages.reread_to_wire(again))
 
     def _erase(self, fields: dict[str, Any]) -> None:
         warrant = self._warrant(messages.table(fields, "warrant"))
-        erasure = erase(self._work, warrant)
-        self._reread.discard(_evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest))
+        evidence = _evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest)
+        erasure = erase(self._work, warrant, self._reread.get(evidence))
+        self._reread.pop(evidence, None)
         self._link.send("erased", acquisition=warrant.acquisition, erasure=messages.erasure_to_wire(erasure))
 
     def _warrant(self, record: dict[str, Any]) -> EraseWarrant:

@@ -29,8 +29,10 @@ class LeftHalfway(Exception):  # noqa: N818  ends the reader; the daemon sees Re
     """An erasure failed after its first byte: the remnant is on the camera, and its row has to stay warranted."""
 
 
-def erase(work: Work, warrant: EraseWarrant) -> Erasure:
+def erase(work: Work, warrant: EraseWarrant, changed_ns: int | None) -> Erasure:
     """Erase the warrant's file and nothing else. The caller has compared the warrant with its own second read.
+
+    `changed_ns` is the file's change time at that read; a remnant has none.
 
     Raises EraseFailed, CameraGone, ClipGone, ClipBusy, ClipChanged or ClipRefused with the clip untouched under its
     name, LeftHalfway otherwise. A remnant that resists is EraseFailed: it stays a remnant.
@@ -46,6 +48,8 @@ def erase(work: Work, warrant: EraseWarrant) -> Erasure:
         work.wanted()
         name = remnant_name(warrant.acquisition)
         if not warrant.remnant:
+            if os.fstat(clip.fd).st_ctime_ns != changed_ns:
+                raise ClipChanged("the clip was touched after its second read")
             work.faults.at("erase.checked", file.path)
             _set_aside(work, clip, warrant, name)
         with _past_return(remnant=warrant.remnant):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from dockd.reader.rules import ClipRules
 
+MAX_FILE_BYTES = 8 * 1024**4  # no camera holds more: a file system that states more is broken, or hostile
 MAX_PATH_BYTES = 4096  # of a directory: what lies in deeper ones is refused, so that a message stays short
 
 _KINDS = {
@@ -101,6 +102,8 @@ class _Walker:
     def _file(self, path: bytes, status: os.stat_result) -> ListedFile:
         if status.st_dev != self._camera.device:
             return _refused(path, "a file of another file system is mounted here", status)
+        if status.st_size > MAX_FILE_BYTES:
+            return _refused(path, f"it states a size of {status.st_size} bytes, more than any camera holds")
         file, kind = found(path, status), self._rules.kind(path)
         if kind is not FileKind.CLIP:
             return ListedFile(file=file, kind=kind)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 _WINDOW_BYTES = 256 * 1024 * 1024  # that mincore is asked about at once: its answer then takes 64 KiB
 
 
-def reread(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Reread:
-    """Read the clip again and say where its bytes came from. Raises as `acquire`, but for SpoolFull."""
+def reread(work: Work, acquisition: AcquisitionId, file: FoundFile) -> tuple[Reread, int]:
+    """Read the clip again and say where its bytes came from. Raises as `acquire`, but for SpoolFull.
+
+    The number beside it is the file's change time (ctime, nanoseconds) when that was done: no program can set it
+    back, so an erasure can tell that nothing was written since.
+    """
     with work.camera.clip(file) as clip:
         source = _Source(clip, file.size_bytes)
         reader = ClipReader(work=work, clip=clip, size_bytes=file.size_bytes, direct=source.direct)
@@ -31,14 +35,16 @@ def reread(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Reread:
             pulse.beat(offset + len(block))
             source.look(offset, len(block), direct=reader.direct)
         require_unchanged(clip, file)
+        changed_ns = os.fstat(clip.fd).st_ctime_ns
         work.camera.require_attached()
         work.faults.at("reread.done", file.path)
-    return Reread(
+    again = Reread(
         docking=work.docking,
         file=file,
         plaintext_digest=Digest(f"sha256:{plain.hexdigest()}"),
         cache=source.state(direct=reader.direct),
     )
+    return again, changed_ns
 
 
 class _Source:

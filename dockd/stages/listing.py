@@ -9,6 +9,7 @@ from functools import partial
 
 from dockd.core.ids import uuid7
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
+from dockd.core.marker import MARKER_NAME
 from dockd.core.remnants import remnant_of
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, FileKind, FoundFile, ListedFile
@@ -47,19 +48,22 @@ async def list_camera(stay: Stay) -> Listing:
     """List the whole camera and reconcile the journal with it, batch by batch.
 
     A clip known from an earlier docking is seen again, never registered twice; what was there before and is not
-    any more has departed, or, under a durable warrant, is erased. Idempotent. Raises ReaderDied, CameraGone. After
-    cancellation the journal holds some of the batches; the next listing makes it whole.
+    any more has departed, or, under a durable warrant, is erased; that is concluded only where every entry could be
+    looked into. Idempotent. Raises ReaderDied, CameraGone. After cancellation the journal holds some of the batches;
+    the next listing makes it whole.
     """
     counts = dict.fromkeys(FileKind, 0)
     remnants: list[Remnant] = []
     fingerprint = 0
     await stay.journal.write(lambda tx: tx.clear_files(stay.docking))
     async for batch in stay.reader.list():
-        for listed in batch:
+        found = [listed for listed in batch if listed.file.path != MARKER_NAME]  # the camera's own, not a finding
+        for listed in found:
             counts[listed.kind] += 1
             fingerprint = _mix(fingerprint, listed)
-        remnants += await stay.journal.write(partial(_reconcile, stay=stay, batch=batch))
-    await stay.journal.write(lambda tx: _close(tx, stay, {remnant.acquisition for remnant in remnants}))
+        remnants += await stay.journal.write(partial(_reconcile, stay=stay, batch=found))
+    if not counts[FileKind.REFUSED]:  # else what was not shown may lie in what could not be looked into
+        await stay.journal.write(lambda tx: _close(tx, stay, {remnant.acquisition for remnant in remnants}))
     return Listing(
         clips=counts[FileKind.CLIP],
         others=counts[FileKind.OTHER] - len(remnants),
@@ -74,7 +78,8 @@ async def fingerprint_camera(stay: Stay) -> int:
     fingerprint = 0
     async for batch in stay.reader.list():
         for listed in batch:
-            fingerprint = _mix(fingerprint, listed)
+            if listed.file.path != MARKER_NAME:
+                fingerprint = _mix(fingerprint, listed)
     return fingerprint
 
 

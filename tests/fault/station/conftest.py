@@ -143,6 +143,12 @@ class Station:
 
         return await self.until(there, f"{wanted}")
 
+    async def until_row(self, condition):
+        """Until a row of the journal fulfils it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(condition(row) for row in await self.rows()):
+                await asyncio.sleep(0.05)
+
     async def events(self) -> list[str]:
         rows = await self.journal.read(lambda tx: tx.lines(0, 10_000))
         return [json.loads(row)["event"] for row in rows]
