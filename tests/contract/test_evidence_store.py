@@ -164,6 +164,7 @@ _SERVE = """
 import asyncio, json, secrets, sys
 from datetime import UTC, datetime
 from pathlib import Path
+import structlog
 from dockd.core.sshsig import SigningKey
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
@@ -173,6 +174,7 @@ class Clock:
     def monotonic_s(self): return asyncio.get_running_loop().time()
     async def sleep(self, delay_s): await asyncio.sleep(delay_s)
 
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # nobody reads stdout to its end
 given = json.loads(sys.stdin.readline())
 settings = ReceiverSettings(
     directory=Path(given["directory"]), listen_host="127.0.0.1", listen_port=given["port"],
