@@ -190,6 +190,8 @@ class Uplink:
                 left_s = self._circuit.left_s(now_s)
                 if left_s == 0.0:
                     row, left_s = await self._pick()
+                    if row is not None and self._circuit.left_s(now_s) != 0.0:
+                        continue  # it opened while the journal was asked
                     if row is not None:
                         self._active.add(row.acquisition)
                         attempts = self._attempts.setdefault(row.acquisition, _Attempts())
