@@ -62,9 +62,10 @@ class _Seen:
 
 
 class AviParser:
-    """Push parser of one file."""
+    """Push parser of one file, of which `max_chunks` outside the media are walked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_chunks: int = MAX_CHUNKS) -> None:
+        self._max_chunks = max_chunks
         self._findings = Findings()
         self._seen = _Seen()
         self._at = 0  # bytes consumed
@@ -131,8 +132,8 @@ class AviParser:
         size = int.from_bytes(self._header[4:8], "little")
         self._header.clear()
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
-            self._findings.note(f"not checked: what follows the first {MAX_CHUNKS} chunks, from byte {start}")
+        if self._chunks > self._max_chunks:
+            self._findings.note(f"not checked: what follows the first {self._max_chunks} chunks, from byte {start}")
             self._unwalked, self._chunk = True, _Chunk(b"", start, _TO_THE_END)
             return
         chunk = _Chunk(kind, start, 0)

@@ -9,10 +9,11 @@ file that was cut exactly between two fragments cannot be told from a shorter re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 
 from dockd.media.extents import Extents
 from dockd.media.findings import Findings
-from dockd.media.mp4_index import CONTAINERS, Index
+from dockd.media.mp4_index import CONTAINERS, TABLES_BYTES, Index
 from dockd.media.zeros import ZeroTail
 from dockd.model import Verdict
 
@@ -23,6 +24,7 @@ FIRST_BOXES = frozenset(
 # Boxes that may hold zeros at the end of a file, padding above all.
 _KNOWN = FIRST_BOXES | {b"mfra", b"meta", b"udta", b"emsg", b"prft", b"pdin", b"ssix", b"junk", b"PICT", b"meco"}
 _SHORT_HEADER, _LONG_HEADER = 8, 16
+_HEADER = Struct(">I4s")
 _TO_THE_END = 1 << 64  # where a box ends that has size 0
 _PRINTABLE = range(0x20, 0x7F)
 _COPYRIGHT = 0xA9  # in Mac Roman
@@ -40,11 +42,12 @@ class _Box:
 
 
 class Mp4Parser:
-    """Push parser of one file."""
+    """Push parser of one file, of which `max_boxes` are walked and `tables_bytes` of sample tables kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_boxes: int = MAX_BOXES, tables_bytes: int = TABLES_BYTES) -> None:
+        self._max_boxes = max_boxes
         self._findings = Findings()
-        self._index = Index(self._findings)
+        self._index = Index(self._findings, tables_bytes=tables_bytes)
         self._media = Extents()
         self._at = 0  # bytes consumed
         self._boxes = 0
@@ -53,6 +56,7 @@ class Mp4Parser:
         self._box: _Box | None = None  # whose payload is coming by
         self._collected: bytearray | None = None  # of that payload
         self._zeros: ZeroTail | None = None  # over that payload, or over what follows the last box
+        self._unknown: ZeroTail | None = None  # over a box of unknown type, while nothing follows it
         self._strayed = False  # what comes is no box
         self._unwalked = False  # too many boxes
 
@@ -69,19 +73,29 @@ class Mp4Parser:
             elif self._unwalked:
                 return
             else:
-                need = _LONG_HEADER if self._header[:4] == b"\0\0\0\1" else _SHORT_HEADER
-                count = min(size - position, need - len(self._header), self._limit() - self._at)
-                self._header += block[position : position + count]
+                count = self._header_bytes(block, position)
             self._at += count
             position += count
             self._settle()
 
     # --- one step
 
+    def _header_bytes(self, block: memoryview, position: int) -> int:
+        """Take bytes of a header; how many."""
+        left, limit = len(block) - position, self._limit() - self._at
+        if left >= _SHORT_HEADER <= limit and not self._header:
+            self._header += block[position : position + _SHORT_HEADER]
+            return _SHORT_HEADER
+        need = _LONG_HEADER if self._header[:4] == b"\0\0\0\1" else _SHORT_HEADER
+        count = min(left, need - len(self._header), limit)
+        self._header += block[position : position + count]
+        return count
+
     def _settle(self) -> None:
         """After some bytes: end what ends here, begin what begins here."""
-        if self._box is not None and self._at >= self._box.end:
-            self._end_box(self._box)
+        if self._box is not None:
+            if self._at >= self._box.end:
+                self._end_box(self._box)
         elif len(self._header) >= _SHORT_HEADER:
             self._begin_box()
         while self._box is None and self._open and self._at >= self._open[-1].end:
@@ -91,7 +105,7 @@ class Mp4Parser:
         return self._open[-1].end if self._open else _TO_THE_END
 
     def _leave(self, container: _Box) -> None:
-        if any(self._header):
+        if self._header and any(self._header):
             self._findings.damage(f"the index is damaged: {container.name} at byte {container.start} ends amiss")
         self._header.clear()
         self._index.closed(container.kind)
@@ -107,13 +121,13 @@ class Mp4Parser:
             self._zeros.feed(piece)
 
     def _begin_box(self) -> None:
-        size, kind = int.from_bytes(self._header[:4], "big"), bytes(self._header[4:8])
+        size, kind = _HEADER.unpack_from(self._header)
         length = len(self._header)
         if size == 1:
             if length < _LONG_HEADER:
                 return
             size = int.from_bytes(self._header[8:], "big")
-        start = self._at - length
+        start, self._unknown = self._at - length, None
         parent = self._open[-1] if self._open else None
         if size == 0 and parent is not None:
             # QuickTime ends some lists of boxes with a zero; nothing that counts can follow
@@ -130,8 +144,8 @@ class Mp4Parser:
             self._findings.damage(f"the {_Box(kind, 0, 0).name} box at byte {start} runs past the end of its parent")
             end = limit
         self._boxes += 1
-        if self._boxes > MAX_BOXES:
-            self._findings.note(f"not checked: what follows the first {MAX_BOXES} boxes, from byte {start}")
+        if self._boxes > self._max_boxes:
+            self._findings.note(f"not checked: what follows the first {self._max_boxes} boxes, from byte {start}")
             self._unwalked = True
             return
         self._enter(_Box(kind, start, end), parent.kind if parent is not None else b"")
@@ -158,6 +172,8 @@ class Mp4Parser:
             self._index.leaf(box.kind, self._collected)
         elif box.kind == b"mdat":
             self._zero_media(box)
+        else:
+            self._unknown = self._zeros
         self._box = self._collected = self._zeros = None
 
     def _no_box(self, start: int, parent: _Box | None) -> None:
@@ -184,6 +200,8 @@ class Mp4Parser:
                 f"the recording was cut: the {cut.name} box at byte {cut.start} should end at byte {cut.end}, "
                 f"{cut.end - size} bytes past the end of the file"
             )
+        else:
+            self._after_the_last_header()
         self._after_the_last_box()
         if not self._index.indexes and not self._unwalked:
             self._findings.damage("the recording was cut: it has no whole index (moov)")
@@ -202,16 +220,20 @@ class Mp4Parser:
 
     def _after_the_last_box(self) -> None:
         box, zeros = self._box, self._zeros
-        if box is not None and box.kind == b"mdat":
+        if self._strayed and zeros is not None:
+            self._judge_stray(zeros)
+        elif box is not None and box.kind == b"mdat":
             self._zero_media(box)
-        elif box is not None and zeros is not None and zeros.notable:
-            self._findings.damage(f"the last {zeros.run_bytes} bytes of the file are zeros, in an unknown box")
-        elif self._strayed and zeros is not None:
-            self._judge_stray(zeros)
-        elif self._header and not self._open:
-            zeros = ZeroTail()
-            zeros.feed(memoryview(bytes(self._header)))
-            self._judge_stray(zeros)
+        else:
+            zeros = zeros or self._unknown
+            if zeros is not None and zeros.notable:
+                self._findings.damage(f"the last {zeros.run_bytes} bytes of the file are zeros, in an unknown box")
+
+    def _after_the_last_header(self) -> None:
+        """A few bytes too few for a header: the beginning of a box that was cut, unless they are zeros."""
+        zeros = ZeroTail()
+        zeros.feed(memoryview(bytes(self._header)))
+        self._judge_stray(zeros)
 
     def _judge_stray(self, zeros: ZeroTail) -> None:
         start = self._at - zeros.seen_bytes
@@ -226,6 +248,10 @@ class Mp4Parser:
             self._findings.damage(f"the last {zeros.run_bytes} bytes of the media at byte {box.start} are zeros")
 
 
+_USABLE_FIRST = bytes((*_PRINTABLE, _COPYRIGHT))
+_USABLE = bytes(_PRINTABLE)
+
+
 def _is_kind(kind: bytes) -> bool:
     """Types in use are printable; some of QuickTime's begin with a copyright sign."""
-    return all(byte in _PRINTABLE for byte in kind[1:]) and (kind[0] in _PRINTABLE or kind[0] == _COPYRIGHT)
+    return kind[0] in _USABLE_FIRST and not kind[1:].translate(None, _USABLE)

@@ -71,9 +71,9 @@ class _Fragment:
 class Index:
     """Collects the index of one file."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, *, tables_bytes: int = TABLES_BYTES) -> None:
         self._findings = findings
-        self._budget = TABLES_BYTES
+        self._tables_bytes = self._budget = tables_bytes
         self._tracks: list[_Track] = []
         self._track: _Track | None = None
         self._defaults: dict[int, tuple[int, int]] = {}  # by track id: sample ticks, sample size
@@ -246,7 +246,7 @@ class Index:
         if track.unchecked:
             self._findings.note(
                 f"not checked: where the samples of {track.label} lie; the sample tables are larger than "
-                f"{TABLES_BYTES // (1024 * 1024)} MiB"
+                f"{self._tables_bytes} bytes"
             )
             return
         try:

@@ -25,8 +25,8 @@ _NIBBLE_BITS = 4
 _LAYOUTS: dict[int, tuple[Literal["B", "H", "I", "Q"], int]] = {8: ("B", 1), 16: ("H", 2), 32: ("I", 4), 64: ("Q", 8)}
 
 
-class BadTable(Exception):  # noqa: N818  names a finding; the sentence becomes a reason
-    """A table contradicts itself or another."""
+class BadTable(Exception):
+    """A table contradicts itself or another. The sentence becomes a reason."""
 
 
 def numbers(table: bytes | bytearray | memoryview, start: int, count: int, bits: int) -> array[int]:
@@ -90,7 +90,7 @@ class _Sizes:
         if count * samples > self.left:
             raise BadTable("its chunks hold more samples than it has sizes")
         first, self._next = self._next, self._next + count * samples
-        if self._entries is None:
+        if self._entries is None or not samples:
             return [self._constant * samples] * count
         if samples > _BATCH:
             return [self._sum(first + index * samples, samples) for index in range(count)]

@@ -1,0 +1,565 @@
+"""What the structure check says of whole, cut and damaged recordings. Boxes made here are the smallest that say it."""
+
+import struct
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from dockd.media.avi import AviParser
+from dockd.media.check import StructureCheck
+from dockd.media.mp4 import Mp4Parser
+from dockd.media.padding import pad
+from dockd.media.zeros import THRESHOLD_BYTES
+from dockd.model import Verdict, VerdictStatus
+
+CLIPS = Path(__file__).parents[2] / "media"
+INTACT, DAMAGED, UNRECOGNISED = VerdictStatus.INTACT, VerdictStatus.DAMAGED, VerdictStatus.UNRECOGNISED
+MEDIA = bytes(range(1, 201)) * 50  # 10,000 bytes without a zero
+
+
+def check(content: bytes, block_bytes: int = 1 << 20) -> Verdict:
+    structure = StructureCheck()
+    for offset in range(0, len(content), block_bytes):
+        structure.feed(offset, memoryview(content)[offset : offset + block_bytes])
+    return structure.finish(len(content))
+
+
+def parsed(parser, content: bytes) -> Verdict:
+    parser.feed(0, memoryview(content))
+    return parser.finish(len(content))
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def long_box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4sQ", 1, kind, 16 + len(content)) + content
+
+
+def full(kind: bytes, *words: int, rest: bytes = b"") -> bytes:
+    return box(kind, bytes(4), struct.pack(f">{len(words)}I", *words), rest)
+
+
+def table(*, stco: bytes, stsz: bytes, stsc: bytes | None = None) -> bytes:
+    return box(b"stbl", stsz, stsc or full(b"stsc", 1, 1, 1, 1), stco)
+
+
+def trak(stbl: bytes, handler: bytes = b"vide") -> bytes:
+    hdlr = box(b"hdlr", bytes(8), handler, bytes(13))
+    return box(b"trak", box(b"mdia", hdlr, box(b"minf", stbl)))
+
+
+def moov(*traks: bytes, mvhd: bytes = b"") -> bytes:
+    return box(b"moov", mvhd, *traks)
+
+
+FTYP = box(b"ftyp", b"isom", bytes(4), b"isom")
+START = len(FTYP) + 8  # of the media where mdat follows ftyp
+
+
+def clip(media: bytes = MEDIA, *, chunk: int = START, size: int | None = None, mvhd: bytes = b"") -> bytes:
+    size = len(media) if size is None else size
+    stbl = table(stco=full(b"stco", 1, chunk), stsz=full(b"stsz", size, 1))
+    return FTYP + box(b"mdat", media) + moov(trak(stbl), mvhd=mvhd)
+
+
+def says(verdict: Verdict, words: str) -> bool:
+    return any(words in reason for reason in verdict.reasons)
+
+
+# --- real files
+
+
+@pytest.mark.parametrize(
+    ("name", "container"),
+    [
+        ("plain.mp4", "mp4"),
+        ("faststart.mp4", "mp4"),
+        ("plain.mov", "mp4"),
+        ("fragmented.mp4", "fragmented-mp4"),
+        ("fragmented-base-offset.mp4", "fragmented-mp4"),
+        ("plain.avi", "avi"),
+        ("mjpeg.avi", "avi"),
+        ("stream.ts", "mpeg-ts"),
+        ("stream.m2ts", "mpeg-ts"),
+    ],
+)
+def test_recordings_of_every_container_are_intact(name, container):
+    verdict = check((CLIPS / name).read_bytes())
+    assert (verdict.status, verdict.container, verdict.reasons) == (INTACT, container, ())
+
+
+def test_duration_and_start_are_as_the_container_states_them():
+    plain = check((CLIPS / "plain.mp4").read_bytes())
+    assert plain.duration_ms == 4000
+    assert plain.recorded_at == datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+    assert check((CLIPS / "fragmented.mp4").read_bytes()).duration_ms == 4200  # summed up from its fragments
+    assert check((CLIPS / "plain.mov").read_bytes()).recorded_at is None  # not set there
+    assert check((CLIPS / "mjpeg.avi").read_bytes()).duration_ms == 4000
+
+
+def test_the_demo_ships_whole_clips_and_a_cut_one():
+    clips = {item.name: check(item.read_bytes()) for item in (resources.files("dockd.cli") / "demo_clips").iterdir()}
+    damaged = {name for name, verdict in clips.items() if verdict.status is DAMAGED}
+    assert damaged == {"patrol-04-cut.mp4"}
+    assert says(clips["patrol-04-cut.mp4"], "the recording was cut: it has no whole index (moov)")
+    assert len(clips) == 5
+    assert all(verdict.recorded_at for name, verdict in clips.items() if name not in damaged)
+
+
+# --- files that are no recording
+
+
+def test_an_empty_file_is_damaged():
+    verdict = check(b"")
+    assert (verdict.status, verdict.reasons) == (DAMAGED, ("the file is empty",))
+
+
+@pytest.mark.parametrize("content", [b"\0", b"RIFF", FTYP[:11], b"G" * 11])
+def test_less_than_any_header_is_a_cut_recording(content):
+    assert check(content).status is DAMAGED
+
+
+def test_other_formats_are_unrecognised_not_damaged():
+    verdict = check(b"\x1a\x45\xdf\xa3" + MEDIA)
+    assert (verdict.status, verdict.container) == (UNRECOGNISED, "unknown")
+    assert verdict.reasons
+
+
+def test_zeros_damage_files_of_any_container():
+    assert check(bytes(20)).reasons == ("all 20 bytes of the file are zeros",)
+    verdict = check(b"\x1a\x45\xdf\xa3" + bytes(5000))
+    assert (verdict.status, verdict.reasons) == (DAMAGED, ("the last 5000 bytes of the file are zeros",))
+
+
+def test_blocks_out_of_order_are_refused():
+    structure = StructureCheck()
+    structure.feed(0, FTYP)
+    with pytest.raises(ValueError, match=f"where byte {len(FTYP)} was due"):
+        structure.feed(0, FTYP)
+
+
+def test_bytes_that_were_never_fed_are_missed():
+    structure = StructureCheck()
+    content = clip()
+    structure.feed(0, content)
+    verdict = structure.finish(len(content) + 5)
+    assert verdict.status is DAMAGED
+    assert says(verdict, f"only {len(content)} of its {len(content) + 5} bytes were read")
+
+
+# --- MP4: boxes
+
+
+def test_a_made_clip_is_intact():
+    assert check(clip()).reasons == ()
+
+
+def test_lengths_of_64_bits_and_to_the_end():
+    index = moov(trak(table(stco=full(b"stco", 1, 5000), stsz=full(b"stsz", 200, 1))))
+    assert check(FTYP + index + long_box(b"mdat", MEDIA)).status is INTACT
+    assert check(FTYP + index + struct.pack(">I4s", 0, b"mdat") + MEDIA).status is INTACT
+    assert check(FTYP + box(b"mdat", MEDIA) + struct.pack(">I4s", 0, b"moov") + index[8:]).status is INTACT
+
+
+def test_chunk_offsets_of_64_bits():
+    co64 = full(b"co64", 1, 0, START)
+    assert check(FTYP + box(b"mdat", MEDIA) + moov(trak(table(stco=co64, stsz=full(b"stsz", 9, 1))))).status is INTACT
+
+
+def test_media_past_the_end_is_a_cut_and_says_by_how_much():
+    verdict = check(
+        FTYP + moov(trak(table(stco=full(b"stco", 0), stsz=full(b"stsz", 0, 0)))) + box(b"mdat", MEDIA)[:-7]
+    )
+    assert verdict.status is DAMAGED
+    assert says(verdict, "7 bytes past the end of the file")
+
+
+def test_a_missing_index_is_a_cut():
+    verdict = check(FTYP + box(b"mdat", MEDIA))
+    assert verdict.reasons == ("the recording was cut: it has no whole index (moov)",)
+
+
+def test_trailing_garbage_is_damage_but_a_few_zeros_are_not():
+    assert check(clip() + bytes(8)).status is INTACT
+    assert check(clip() + bytes(THRESHOLD_BYTES - 1)).status is INTACT
+    assert says(check(clip() + b"\xde\xad\xbe\xef" * 4), "16 bytes from byte")
+    assert says(check(clip() + b"\xff"), "1 bytes from byte")
+
+
+def test_zeros_outside_any_box_are_reported_with_their_number():
+    assert says(check(clip() + bytes(6000)), "the last 6000 bytes of the file are zeros, outside any box")
+
+
+@pytest.mark.parametrize("kind", [b"free", b"skip"])
+def test_padding_of_zeros_is_legitimate(kind):
+    assert check(clip() + box(kind, bytes(100_000))).status is INTACT
+
+
+def test_zeros_in_a_box_that_nobody_knows_count():
+    assert says(check(clip() + box(b"xyzw", bytes(9000))), "9000 bytes of the file are zeros, in an unknown box")
+    assert check(clip() + box(b"xyzw", bytes(9000)) + box(b"free", b"1")).status is INTACT
+
+
+def test_a_zero_tail_of_the_media_is_reported_wherever_the_index_stands():
+    media = MEDIA + bytes(THRESHOLD_BYTES)
+    assert says(check(clip(media)), f"the last {THRESHOLD_BYTES} bytes of the media at byte {len(FTYP)} are zeros")
+    index = moov(trak(table(stco=full(b"stco", 1, 1000), stsz=full(b"stsz", 1, 1))))
+    assert says(check(FTYP + index + box(b"mdat", media)), f"the last {THRESHOLD_BYTES} bytes of the media")
+    open_ended = FTYP + index + struct.pack(">I4s", 0, b"mdat") + media
+    assert says(check(open_ended), f"the last {THRESHOLD_BYTES} bytes of the media")
+    assert check(clip(MEDIA + bytes(THRESHOLD_BYTES - 1))).status is INTACT
+
+
+def test_zeros_within_the_media_are_no_finding():
+    assert check(clip(MEDIA + bytes(50_000) + MEDIA)).status is INTACT
+
+
+def test_more_boxes_than_are_walked():
+    verdict = parsed(Mp4Parser(max_boxes=3), FTYP + box(b"free") * 4 + clip()[len(FTYP) :])
+    assert (verdict.status, verdict.reasons) == (INTACT, ("not checked: what follows the first 3 boxes, from byte 36",))
+
+
+def test_hostile_lengths_cost_nothing():
+    for size in (1 << 63, (1 << 64) - 1):
+        hostile = FTYP + struct.pack(">I4sQ", 1, b"moov", size) + struct.pack(">I4s", 0xFFFFFFFF, b"trak")
+        assert check(hostile).status is DAMAGED
+    assert check(FTYP + struct.pack(">I4s", 7, b"mdat")).status is DAMAGED
+    assert check(FTYP + struct.pack(">I4sQ", 1, b"mdat", 15)).status is DAMAGED
+
+
+def test_boxes_nested_deeper_than_any_reader_goes():
+    nested = b""
+    for _ in range(3000):
+        nested = box(b"trak", nested)
+    verdict = check(FTYP + box(b"mdat", MEDIA) + box(b"moov", nested))
+    assert says(verdict, "the index of track 1 is damaged")
+
+
+# --- MP4: the index
+
+
+@pytest.mark.parametrize(
+    ("chunk", "size"), [(START - 1, 10), (START + len(MEDIA) - 9, 10), (0, 1), (0xFFFFFFF0, 4), (START, len(MEDIA) + 1)]
+)
+def test_a_chunk_outside_the_media_is_found(chunk, size):
+    verdict = check(clip(chunk=chunk, size=size))
+    assert verdict.status is DAMAGED
+    assert says(verdict, f"1 of the 1 chunks of video track 1 lie not inside the media, the first at byte {chunk}")
+
+
+def test_a_chunk_may_not_reach_from_one_mdat_into_the_next():
+    two = FTYP + box(b"mdat", MEDIA) + box(b"mdat", MEDIA)
+    second = START + len(MEDIA) + 8
+
+    def index(chunk, size):
+        return moov(trak(table(stco=full(b"stco", 2, START, chunk), stsz=full(b"stsz", size, 2))))
+
+    assert check(two + index(second, 100)).status is INTACT
+    assert says(check(two + index(second - 50, 100)), "1 of the 2 chunks")
+
+
+def test_every_track_is_checked():
+    good = trak(table(stco=full(b"stco", 1, START), stsz=full(b"stsz", 5, 1)))
+    bad = trak(table(stco=full(b"stco", 1, 3), stsz=full(b"stsz", 5, 1)), b"soun")
+    verdict = check(FTYP + box(b"mdat", MEDIA) + moov(good, bad))
+    assert says(verdict, "chunks of sound track 2")
+    assert len(verdict.reasons) == 1
+
+
+def sized(stsz: bytes, chunks: tuple[int, ...], runs: tuple[int, ...]) -> Verdict:
+    stsc = full(b"stsc", len(runs) // 3, *runs)
+    index = moov(trak(table(stco=full(b"stco", len(chunks), *chunks), stsz=stsz, stsc=stsc)))
+    return check(FTYP + box(b"mdat", MEDIA) + index)
+
+
+def test_chunks_are_as_long_as_their_samples():
+    last = START + len(MEDIA)
+    sizes = full(b"stsz", 0, 6, 10, 20, 30, 40, 50, 60)
+    assert sized(sizes, (START, START + 60, last - 60), (1, 3, 1, 2, 2, 1, 3, 1, 1)).status is INTACT
+    assert says(sized(sizes, (START, last - 89, last - 60), (1, 3, 1, 2, 2, 1, 3, 1, 1)), "1 of the 3 chunks")
+    assert sized(sizes, (START, last - 210), (1, 0, 1, 2, 6, 1)).status is INTACT
+    assert says(sized(sizes, (START, last - 209), (1, 0, 1, 2, 6, 1)), "1 of the 2 chunks")
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(4, b"\x12\x30"), (8, b"\1\2\3"), (16, b"\0\1\0\2\0\3")])
+def test_compact_sample_sizes(bits, packed):
+    stz2 = full(b"stz2", bits, 3, rest=packed)
+    end = START + len(MEDIA)
+    assert sized(stz2, (end - 3, end - 3), (1, 2, 1, 2, 1, 1)).status is INTACT
+    assert says(sized(stz2, (end - 3, end - 2), (1, 2, 1, 2, 1, 1)), "1 of the 2 chunks")
+
+
+@pytest.mark.parametrize(
+    ("stsz", "chunks", "runs", "words"),
+    [
+        (full(b"stsz", 0, 3, 1, 2), (START,), (1, 3, 1), "fewer entries than it says"),
+        (full(b"stsz", 0, 2, 1, 2), (START,), (1, 3, 1), "more samples than it has sizes"),
+        (full(b"stsz", 0, 0xFFFFFFFF), (START,), (1, 0xFFFFFFFF, 1), "fewer entries than it says"),
+        (full(b"stsz", 7, 4), (START,), (1, 3, 1), "1 of its 4 samples are in no chunk"),
+        (full(b"stsz", 7, 4), (START, START), (1, 2, 1, 1, 2, 1), "runs of chunks are out of order"),
+        (full(b"stsz", 7, 4), (START,), (), "its first chunk holds no samples"),
+        (full(b"stsz", 7, 4), (START,), (2, 1, 1), "its first chunk holds no samples"),
+        (full(b"stsz", 7, 4), (), (1, 1, 1), "4 of its 4 samples are in no chunk"),
+        (full(b"stz2", 5, 4), (START,), (1, 4, 1), "claim to have 5 bits"),
+        (b"", (START,), (1, 4, 1), "it has no sample sizes"),
+    ],
+)
+def test_tables_that_contradict_each_other(stsz, chunks, runs, words):
+    verdict = sized(stsz, chunks, runs)
+    assert verdict.status is DAMAGED
+    assert says(verdict, words)
+
+
+def test_tables_of_many_chunks_are_checked_to_the_last():
+    count = 40_000
+    chunks = [START] * (count - 1)
+    stsz = full(b"stsz", 0, count, *[1] * count)
+    assert sized(stsz, (*chunks, START), (1, 1, 1)).status is INTACT
+    assert says(sized(stsz, (*chunks, START + len(MEDIA)), (1, 1, 1)), f"1 of the {count} chunks")
+    assert sized(full(b"stsz", 0, count, *[0] * count), (START,), (1, count, 1)).status is INTACT
+    runs = [word for first in range(1, count + 1) for word in (first, 1, 1)]
+    assert says(sized(stsz, (*chunks, START + len(MEDIA)), tuple(runs)), f"1 of the {count} chunks")
+
+
+def test_an_index_without_tracks_or_samples():
+    assert says(check(FTYP + box(b"mdat", MEDIA) + moov()), "lists no track")
+    empty = trak(table(stco=full(b"stco", 0), stsz=full(b"stsz", 0, 0), stsc=full(b"stsc", 0)))
+    assert says(check(FTYP + box(b"mdat", MEDIA) + moov(empty)), "lists no samples")
+
+
+def test_tables_larger_than_the_budget_are_named_as_unchecked():
+    verdict = parsed(Mp4Parser(tables_bytes=40), clip())
+    assert verdict.status is INTACT
+    assert says(verdict, "not checked: where the samples of video track 1 lie")
+
+
+def test_children_that_run_past_their_parent():
+    index = bytearray(moov(trak(table(stco=full(b"stco", 1, START), stsz=full(b"stsz", 1, 1)))))
+    index[8:12] = struct.pack(">I", len(index))  # trak is 8 bytes shorter in truth
+    assert says(check(FTYP + box(b"mdat", MEDIA) + bytes(index)), "runs past the end of its parent")
+
+
+@pytest.mark.parametrize(
+    ("mvhd", "recorded_at", "duration_ms"),
+    [
+        (full(b"mvhd", 0, 0, 1000, 0, rest=bytes(80)), None, None),
+        (full(b"mvhd", 1, 0, 1000, 0xFFFFFFFF, rest=bytes(80)), datetime(1904, 1, 1, 0, 0, 1, tzinfo=UTC), None),
+        (full(b"mvhd", 0, 0, 0, 5, rest=bytes(80)), None, None),
+        (box(b"mvhd", b"\1\0\0\0", struct.pack(">QQIQ", 1 << 62, 0, 600, 900)), None, 1500),
+        (box(b"mvhd", b"\1\0\0\0", struct.pack(">QQIQ", 0, 0, 1, (1 << 64) - 2)), None, None),
+    ],
+)
+def test_times_that_are_not_set_or_absurd(mvhd, recorded_at, duration_ms):
+    verdict = check(clip(mvhd=mvhd))
+    assert (verdict.status, verdict.recorded_at, verdict.duration_ms) == (INTACT, recorded_at, duration_ms)
+
+
+# --- MP4: fragments
+
+
+def test_a_fragmented_recording_without_its_closing_index_is_intact():
+    content = (CLIPS / "fragmented.mp4").read_bytes()
+    assert check(content[: content.rindex(b"mfra") - 4]).status is INTACT
+
+
+def test_a_fragmented_recording_cut_inside_a_fragment_is_damaged():
+    content = (CLIPS / "fragmented.mp4").read_bytes()
+    verdict = check(content[: content.rindex(b"moof") + 2000])
+    assert verdict.status is DAMAGED
+    assert says(verdict, "the recording was cut: the mdat box")
+    assert says(verdict, "stretches of samples in fragments lie not inside the media")
+
+
+def test_a_fragmented_recording_without_a_fragment_is_cut():
+    content = (CLIPS / "fragmented.mp4").read_bytes()
+    verdict = check(content[: content.index(b"moof") - 4])
+    assert says(verdict, "the index lists no samples, and no fragment follows it")
+
+
+def fragment(*trafs: bytes) -> bytes:
+    base = moov(trak(table(stco=full(b"stco", 0), stsz=full(b"stsz", 0, 0), stsc=full(b"stsc", 0))), mvhd=b"")
+    moof = box(b"moof", *trafs)
+    return FTYP + base + moof + box(b"mdat", MEDIA)
+
+
+def traf(*, base_is_moof: bool = True, size: int = 10, runs: tuple[bytes, ...]) -> bytes:
+    return box(b"traf", box(b"tfhd", struct.pack(">III", 0x20010 if base_is_moof else 0x10, 1, size)), *runs)
+
+
+def run(count: int, offset: int | None, *sizes: int) -> bytes:
+    flags = (0x200 if sizes else 0) | (0 if offset is None else 1)
+    at = b"" if offset is None else struct.pack(">i", offset)
+    return box(b"trun", struct.pack(">II", flags, count), at, struct.pack(f">{len(sizes)}I", *sizes))
+
+
+def test_runs_without_an_offset_follow_each_other():
+    moof_bytes = len(box(b"moof", traf(runs=(run(1, 0), run(2, None, 5, 5)))))
+    at = moof_bytes + 8
+    assert check(fragment(traf(runs=(run(1, at), run(2, None, 5, 5))))).status is INTACT
+    late = at + len(MEDIA) - 10
+    assert says(check(fragment(traf(runs=(run(1, late), run(2, None, 5, 5))))), "lie not inside the media")
+    two = len(box(b"moof", *[traf(base_is_moof=False, runs=(run(1, 0),))] * 2))
+    follows = (
+        traf(base_is_moof=False, runs=(run(1, two + 8),)),
+        traf(base_is_moof=False, runs=(run(1, 0),)),
+    )
+    assert check(fragment(*follows)).status is INTACT
+
+
+def test_runs_that_claim_too_much():
+    assert says(check(fragment(traf(runs=(run(1000, 8, 1),)))), "a run has fewer samples than it says")
+    assert says(check(fragment(traf(runs=(run(1, -(1 << 31)),)))), "lies where no file can reach")
+    assert says(check(fragment(box(b"traf", run(1, 8)))), "comes before the head of its fragment")
+    many = traf(size=0xFFFFFFFF, runs=tuple(run(0xFFFFFFFF, None) for _ in range(3)))
+    assert check(fragment(many)).status is DAMAGED
+
+
+# --- MPEG-TS
+
+
+def test_a_transport_stream_must_end_with_a_packet():
+    stream = (CLIPS / "stream.ts").read_bytes()
+    assert says(check(stream[:-1]), "187 bytes of its last packet are there")
+    assert check(stream[:-188]).status is INTACT  # nothing can tell this from a shorter recording
+
+
+def test_lost_packets_are_counted_and_the_first_is_named():
+    for name, packet, sync in (("stream.ts", 188, 0), ("stream.m2ts", 192, 4)):
+        stream = bytearray((CLIPS / name).read_bytes())
+        for number in (50, 60):
+            stream[number * packet + sync] ^= 0xFF
+        verdict = check(bytes(stream), 1000)
+        total = len(stream) // packet
+        assert says(verdict, f"2 of {total} packets do not begin as packets do, the first at byte {50 * packet + sync}")
+
+
+def test_a_transport_stream_with_a_zero_tail():
+    stream = (CLIPS / "stream.ts").read_bytes()
+    assert says(check(stream[:-9400] + bytes(9400)), "bytes of the file are zeros")
+
+
+# --- AVI
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) & 1)
+
+
+def riff_list(kind: bytes, *parts: bytes, outer: bytes = b"LIST") -> bytes:
+    content = kind + b"".join(parts)
+    return outer + struct.pack("<I", len(content)) + content
+
+
+def avih(*, flags: int = 0, frames: int = 100) -> bytes:
+    return chunk(b"avih", struct.pack("<5I", 40_000, 0, 0, flags, frames) + bytes(36))
+
+
+def avi_file(*, headers: bytes = b"", media: bytes = MEDIA, index: bytes = b"", flags: int = 0) -> bytes:
+    hdrl = riff_list(b"hdrl", avih(flags=flags), headers)
+    return riff_list(b"AVI ", hdrl, riff_list(b"movi", media), index, outer=b"RIFF")
+
+
+def idx1(*entries: tuple[int, int]) -> bytes:
+    return chunk(b"idx1", b"".join(b"00dc" + struct.pack("<III", 16, offset, size) for offset, size in entries))
+
+
+def indx(*entries: tuple[int, int]) -> bytes:
+    head = struct.pack("<HBBI4s12x", 4, 0, 0, len(entries), b"00dc")
+    return riff_list(b"strl", chunk(b"indx", head + b"".join(struct.pack("<QII", at, size, 1) for at, size in entries)))
+
+
+def test_a_made_avi_is_intact():
+    verdict = check(avi_file(index=idx1((4, 100), (4 + len(MEDIA) - 8, 0))))
+    assert (verdict.status, verdict.duration_ms) == (INTACT, 4000)
+
+
+def test_old_indexes_count_from_the_media_or_from_the_start():
+    movi = avi_file().index(b"movi")
+    assert check(avi_file(index=idx1((movi + 4, 10), (movi + 4 + len(MEDIA) - 18, 10)))).status is INTACT
+    assert says(check(avi_file(index=idx1((4, 10), (4 + len(MEDIA) - 17, 10)))), "1 of the 2 chunks in the index")
+    many = [(4, 10)] * 20_000
+    assert says(check(avi_file(index=idx1(*many, (4, 0xFFFFFFFF)))), "1 of the 20001 chunks in the index")
+    assert says(check(avi_file(index=chunk(b"idx1", bytes(17)))), "ends within an entry")
+
+
+def test_further_riff_forms():
+    second = riff_list(b"AVIX", riff_list(b"movi", MEDIA), outer=b"RIFF")
+    first = avi_file(headers=indx((0, 0), (0, 0)))
+    at = len(first) + 24
+    assert check(avi_file(headers=indx((500, 100), (at, 100))) + second).status is INTACT
+    verdict = check(avi_file(headers=indx((500, 100), (at, 100))))  # cut exactly between the forms
+    assert says(verdict, f"its index names bytes up to byte {at + 100}")
+    total = riff_list(b"odml", chunk(b"dmlh", struct.pack("<I", 250)))
+    assert check(avi_file(headers=total) + second).duration_ms == 10_000
+
+
+def test_a_promised_index_that_is_not_there():
+    assert says(check(avi_file(flags=0x10)), "its headers promise an index")
+    assert check(avi_file(flags=0x10, index=idx1((4, 1)))).status is INTACT
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+def test_lengths_that_the_recorder_never_wrote(length):
+    content = bytearray(avi_file())
+    content[4:8] = struct.pack("<I", length)
+    assert says(check(bytes(content)), "the length of AVI was never written")
+
+
+def test_parts_that_are_missing():
+    assert says(check(riff_list(b"AVI ", riff_list(b"movi", MEDIA), outer=b"RIFF")), "no stream headers")
+    assert says(check(riff_list(b"AVI ", riff_list(b"hdrl", avih()), outer=b"RIFF")), "no media (movi)")
+
+
+def test_what_follows_the_last_form():
+    assert check(avi_file() + bytes(100)).status is INTACT
+    assert says(check(avi_file() + bytes(5000)), "the last 5000 bytes from byte")
+    assert says(check(avi_file() + b"what is this?"), "13 bytes from byte")
+    assert says(check(avi_file() + b"RI"), "2 bytes at the end")
+
+
+def test_zeros_in_an_avi():
+    assert says(check(avi_file(media=MEDIA + bytes(5000))), "the last 5000 bytes of the media")
+    assert check(avi_file(index=chunk(b"JUNK", bytes(50_000)))).status is INTACT
+
+
+def test_more_chunks_than_are_walked():
+    verdict = parsed(AviParser(max_chunks=10), avi_file(headers=chunk(b"JUNK", b"") * 20))
+    assert verdict.status is INTACT
+    assert says(verdict, "not checked: what follows the first 10 chunks")
+
+
+# --- padding
+
+
+@pytest.mark.parametrize("size", [0, 8, 9, 65_536, 65_545, 3_000_001])
+def test_padding_keeps_a_clip_intact_and_has_the_length_asked_for(size):
+    blocks = list(pad(size))
+    content = (CLIPS / "plain.mp4").read_bytes() + b"".join(blocks)
+    assert len(content) == (CLIPS / "plain.mp4").stat().st_size + size
+    assert all(len(block) <= 65_536 for block in blocks)
+    assert check(content).reasons == ()
+
+
+@pytest.mark.parametrize("size", [-1, 1, 7])
+def test_no_box_is_that_short(size):
+    with pytest.raises(ValueError, match="no padding"):
+        pad(size)
+
+
+def test_long_padding_is_made_of_several_boxes():
+    size = 2 * (1 << 30) + 3
+    boxes, left, at = [], 0, 0
+    for block in pad(size):
+        if not left:
+            assert block[4:] == b"free"
+            left = struct.unpack(">I", block[:4])[0]
+            boxes.append(left)
+        left -= len(block)
+        at += len(block)
+    assert (at, left, sum(boxes)) == (size, 0, size)
+    assert len(boxes) == 2
