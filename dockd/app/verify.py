@@ -20,11 +20,11 @@ LOG, CHECKPOINT, VKEY, WITNESSED = "custody.jsonl", "checkpoint", "checkpoint.vk
 _SMALL_BYTES = 1024 * 1024  # of every file but the log
 
 
-class FileMissing(DockdError):  # noqa: N818  named like its kin in dockd.errors
+class FileMissing(DockdError):
     """A file that the check needs is not there."""
 
 
-class FileForbidden(DockdError):  # noqa: N818  named like its kin in dockd.errors
+class FileForbidden(DockdError):
     """A file that the check needs may not be read."""
 
 
