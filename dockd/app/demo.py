@@ -6,7 +6,6 @@ shown is the station's own status. Only the cameras are made up: folders, docked
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -191,8 +190,7 @@ class Demo:
 
 def copy_clip(source: Path, target: Path) -> None:
     """Copy the bytes of a clip; the original is opened for reading only, and never linked."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as original, target.open("xb") as copy:
+    with source.open("rb") as original, target.open("xb") as copy:
         shutil.copyfileobj(original, copy, _COPY_BYTES)
 
 

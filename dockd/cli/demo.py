@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dockd.cli.render import bay_line, bay_table, done_permille, size
+from dockd.cli.naming import quoted, this_program
+from dockd.cli.render import bay_line, bay_table, count, done_permille, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         demo.stop()
         verified = demo.verify_custody()
     except KeyboardInterrupt:
-        print(f"\nStopped. Everything is kept in {out}; remove it with: rm -r {shlex.quote(str(out))}")
+        print(f"\nStopped. Everything is kept in {out}; remove it with: rm -r {quoted(out)}")
         return 130
     finally:
         demo.close()
@@ -138,17 +138,17 @@ def _summarise(last: dict[str, Any], elapsed_s: float, verified: str, out: Path)
 
     ready = sum(bay["state"] == "ready" for bay in bays)
     clips, stored, erased, held = (total(f"clips_{what}") for what in ("total", "stored", "erased", "held"))
-    count, moved = total("bytes_total"), total("bytes_stored")
+    found, moved = total("bytes_total"), total("bytes_stored")
     rate = size(int(moved / elapsed_s)) if elapsed_s else "-"
     print()
-    print(f"Read      {clips} clips, {size(count)}, from {len(bays)} cameras")
+    print(f"Read      {clips} clips, {size(found)}, from {count(len(bays), 'camera')}")
     print(
         f"Stored    {stored} clips, sealed, pushed over TLS and signed for by the receiver: {rate}/s, {elapsed_s:.1f} s"
     )
     print(f"Erased    {erased} clips; {ready} of {len(bays)} cameras are empty and ready")
-    print(f"Custody   {verified.strip().splitlines()[-1]}")
+    print(f"Custody   verified. {verified.strip().splitlines()[-1]}")
     if held:
-        print(f"Waiting   {held} damaged clips stay on their cameras until a person decides")
+        print(f"Waiting   {count(held, 'clip')} damaged or not recognised: kept on the camera until a person decides")
     print()
     for line in _next_commands(last["held"], out):
         print(line)
@@ -156,17 +156,17 @@ def _summarise(last: dict[str, Any], elapsed_s: float, verified: str, out: Path)
 
 def _next_commands(held: Sequence[dict[str, Any]], out: Path) -> list[str]:
     """Commands to paste, with absolute paths."""
-    program = shlex.quote(str(Path(sys.argv[0]).absolute())) if Path(sys.argv[0]).name == "dockd" else "dockd"
+    program = this_program()
 
     def at(*parts: str) -> str:
-        return shlex.quote(str(out.joinpath(*parts)))
+        return quoted(out.joinpath(*parts))
 
     sealed = next(iter(sorted((out / "store" / "acquisitions").glob("*/*/clip.age"))), None)
     lines = ["Try next:"]
     if sealed:
         lines += [
             "  open a sealed clip with stock age (only the evidence authority's key can):",
-            f"    age -d -i {at('authority', 'working.key')} -o clip.mp4 {shlex.quote(str(sealed))}",
+            f"    age -d -i {at('authority', 'working.key')} -o clip.mp4 {quoted(sealed)}",
         ]
     lines += [
         "  verify the custody log again, as an outsider would:",

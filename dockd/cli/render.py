@@ -30,6 +30,11 @@ def size(count: int) -> str:
     return f"{value:.2f} TB"
 
 
+def count(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def duration(seconds: int) -> str:
     """Seconds for people."""
     minutes, rest = divmod(seconds, 60)
@@ -113,16 +118,18 @@ def bay_line(bay: dict[str, Any]) -> str:
 def summary_lines(snapshot: dict[str, Any]) -> list[str]:
     """Store, spool and custody, a line each, and what waits for a person."""
     store = snapshot["store"]
-    waiting = f"{store['waiting']} clips ({size(store['waiting_bytes'])}) wait for its receipt"
+    waiting = f"{count(store['waiting'], 'clip')} ({size(store['waiting_bytes'])}) waiting for its receipt"
     lines = [
         f"store   {store['name']}: {store['state']}, {waiting}" + (f"; {store['note']}" if store["note"] else ""),
-        f"spool   {snapshot['spool_files']} sealed clips, {size(snapshot['spool_bytes'])}, "
-        f"{size(snapshot['spool_free_bytes'])} free",
-        f"custody {snapshot['custody_size']} entries, {snapshot['custody_signed']} signed, "
-        f"{snapshot['custody_witnessed']} witnessed by the store",
+        "spool   {spool_files} sealed clips, {used}, {free} free".format(
+            **snapshot, used=size(snapshot["spool_bytes"]), free=size(snapshot["spool_free_bytes"])
+        ),
+        "custody {custody_size} entries, {custody_signed} signed, {custody_witnessed} witnessed by the store".format(
+            **snapshot
+        ),
     ]
     if snapshot["held"]:
-        lines.append(f"{len(snapshot['held'])} clips wait for a person:")
+        lines.append(f"{count(len(snapshot['held']), 'clip')} waiting for a person:")
         lines += [held_line(clip) for clip in snapshot["held"]]
     return lines
 

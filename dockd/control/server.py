@@ -51,7 +51,7 @@ def bind(path: Path) -> socket.socket:
             finally:
                 os.umask(before)
             listener.listen(_CONNECTIONS)
-            listener.setblocking(False)
+            listener.setblocking(False)  # noqa: FBT003  the name says it
         except BaseException:
             listener.close()
             raise

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ZEROS = bytes(1024 * 1024)
 
 
-class LeftHalfway(Exception):  # noqa: N818  ends the reader; the daemon sees ReaderDied
+class LeftHalfway(Exception):
     """An erasure failed after its first byte: the remnant is on the camera, and its row has to stay warranted."""
 
 

@@ -27,7 +27,7 @@ _KINDS = {
 }
 
 
-class _Full(Exception):  # noqa: N818  no error: the end of one listing
+class _Full(Exception):
     """The camera has more entries than one listing takes."""
 
 

@@ -28,7 +28,7 @@ MAX_UNREADABLE_RANGES = 8  # that the verdict names
 _PIECE_BYTES = 4096
 
 
-class Unwanted(Exception):  # noqa: N818  no error: the daemon closed the socket, and the reader ends
+class Unwanted(Exception):
     """Nobody waits for this reader any more."""
 
 

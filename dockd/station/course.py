@@ -44,7 +44,7 @@ _TRAVELLING = (AcquisitionState.FOUND, AcquisitionState.SPOOLED, AcquisitionStat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a course needs of its station. The calls only leave a message."""
+    """What a course needs of its station. The calls do not wait."""
 
     store: EvidenceStore
     min_retention: timedelta
@@ -52,6 +52,7 @@ class Surroundings:
     wake_uplink: Callable[[], None]
     witness: Callable[[], None]
     spool_short: Callable[[], None]
+    alarms: Callable[[], tuple[str, ...]]  # while the store contradicts itself, nothing is erased
 
 
 class Course:
@@ -171,7 +172,7 @@ class Course:
         self._looked_s = self._stay.clock.monotonic_s()
         if self._listing.empty:
             await self._advance(DockingEvent.EMPTY, others=self._listing.others)
-            self.note = f"{self._listing.others} other files were left alone" if self._listing.others else ""
+            self.note = f"left alone, as no clips: {self._listing.others}" if self._listing.others else ""
         else:
             await self._advance(DockingEvent.NEEDS_PERSON, clips=self._listing.clips, refused=self._listing.refused)
             self.note = self._what_is_left(self._listing)
@@ -210,6 +211,8 @@ class Course:
 
     async def _next_to_erase(self) -> tuple[Acquisition, FoundFile | None] | None:
         """What may be erased next: first the remnants of interrupted erasures, with their files."""
+        if self._around.alarms():
+            return None
         for remnant in self._remnants:
             row = await self._stay.journal.read(lambda tx, name=remnant.acquisition: tx.acquisition(name))  # type: ignore[misc]
             if row and row.state == AcquisitionState.WARRANTED and row.acquisition not in self._postponed:
@@ -245,10 +248,11 @@ class Course:
     def _what_is_left(self, listing: Listing) -> str:
         parts = []
         if listing.clips or listing.remnants:
-            parts.append(f"{listing.clips + len(listing.remnants)} clips wait for a person")
+            parts.append(f"clips waiting for a person: {listing.clips + len(listing.remnants)}")
         if listing.refused:
-            parts.append(f"{listing.refused} entries could not be looked into")
-        return f"{', '.join(parts)}: see `dockd clips --camera {self._stay.camera.serial}`"
+            parts.append(f"entries that were not looked into: {listing.refused}")
+        alarm = "".join(f"nothing is erased: {one}; " for one in self._around.alarms()[:1])
+        return f"{alarm}{', '.join(parts)}: see `dockd clips --camera {self._stay.camera.serial}`"
 
     async def _wait(self) -> None:
         """Until something changed or the next time comes."""

@@ -108,6 +108,7 @@ class Daemon:
                 wake_uplink=self._uplink.nudge,
                 witness=self._uplink.witness_soon,
                 spool_short=self._spool_short.set,
+                alarms=lambda: self._uplink.alarms,
             ),
             docked=self._docked,
         )

@@ -33,7 +33,7 @@ def test_p01_cameras_end_empty_and_every_clip_opens_to_the_same_digest(trial, mp
     assert [bay["state"] for bay in status["bays"][:4]] == ["ready", "ready", "ready", "empty"]
     assert status["trial"] is True
     for camera, files in zip(docked, clips.values(), strict=True):
-        assert not [path for path in camera.rglob("*.mp4")], "a clip is left"
+        assert not list(camera.rglob("*.mp4")), "a clip is left"
         assert len(files) == 3
     assert (docked[0] / "DCIM" / "notes.txt").read_text() == "not a clip"
     assert trial.opened() == digests(clips)
@@ -64,9 +64,9 @@ def test_stock_age_and_ssh_keygen_suffice_years_later(trial, mp4, tmp_path):
         ("station", "manifest.v1@dockd", "manifest.json"),
         ("store", "receipt.v1@dockd", "receipt.json"),
     ):
+        check = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", who, "-n", namespace]
         subprocess.run(
-            ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", who, "-n", namespace]
-            + ["-s", sealed.parent / f"{name}.sig"],
+            [*check, "-s", sealed.parent / f"{name}.sig"],
             input=(sealed.parent / name).read_bytes(),
             check=True,
         )

@@ -79,6 +79,22 @@ async def test_p01_a_store_that_no_longer_holds_what_it_signed_for_stops_erasing
     assert (camera / "A.mp4").read_bytes() == clip(1)
 
 
+async def test_p01_a_store_that_was_rolled_back_stops_all_erasing(station, clip):
+    station.store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 100)
+    await station.start()
+    first = station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_stored == 1, "storing")
+    station.store.roll_back_receipts(1)
+    second = station.camera(2, {"B.mp4": clip(2)})
+    await station.until(lambda now: now.alarms, "the alarm")
+    station.store._failing[Call.HOLDING].clear()
+    bays = await station.until_states(bay1="attention")
+    assert "nothing is erased" in bays[1].note
+    assert (first / "A.mp4").read_bytes() == clip(1)
+    assert (second / "B.mp4").read_bytes() == clip(2)
+    assert not [event for event in await station.events() if event == "acquisition.warranted"]
+
+
 async def until_called(store, call, count):
     while sum(one is call for one, _ in store.calls) < count:
         await asyncio.sleep(0.05)
