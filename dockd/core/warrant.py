@@ -76,31 +76,17 @@ def issue(
     cannot be compared again.
     """
     row, sealed = acquisition, acquisition.sealed
-    wanted_state = AcquisitionState.STORED if remnant is None else AcquisitionState.WARRANTED
     digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
-    stated = canonical.digest(encode(manifest))
-    for_this = (manifest.station, row.acquisition, manifest.sealed_digest, manifest.sealed_size_bytes, stated)
     unmet = {
-        f"the clip is {row.state}, not {wanted_state.value}": row.state != wanted_state,
-        "its reads disagree": row.contested,
-        f"it is {manifest.verdict.value}, and nobody released it": manifest.verdict is not VerdictStatus.INTACT
-        and not row.released_by,
-        "the manifest is of another acquisition or camera": manifest.acquisition != row.acquisition
-        or manifest.camera != row.camera
-        or row.manifest_digest != stated,
-        "the receipt is for another acquisition": _subject(receipt) != for_this,
-        "the holding statement is for another acquisition": _subject(holding) != for_this,
-        "receipt and holding statement are by two stores": receipt.store != holding.store,
         "the holding statement is not of right now": not timedelta(0) <= now - asked_at <= HOLDING_FRESH,
-        f"the store keeps it until {format_time(holding.retention_until)} only": min(
-            receipt.retention_until - receipt.at, holding.retention_until - receipt.at
-        )
-        < min_retention,
         "the second read found other bytes": len(digests) != 1,
         "another camera is in the bay": camera_now != manifest.camera,
         "its custody entry is not durable": manifest.custody_seq >= custody_durable_size
         or row.custody_seq != manifest.custody_seq,
-    } | (_file_conditions(row, manifest, reread, docking) if remnant is None else _remnant_conditions(row, remnant))
+    }
+    unmet |= _row_conditions(row, manifest, AcquisitionState.WARRANTED if remnant else AcquisitionState.STORED)
+    unmet |= _store_conditions(manifest, receipt, holding, min_retention)
+    unmet |= _remnant_conditions(row, remnant) if remnant else _file_conditions(row, manifest, reread, docking)
     reasons = tuple(reason for reason, broken in unmet.items() if broken)
     if reasons:
         raise WarrantRefused(reasons)
@@ -194,6 +180,35 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
 def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[StationId, AcquisitionId, Digest, int, Digest]:
     sealed = statement.sealed_digest, statement.sealed_size_bytes
     return statement.station, statement.acquisition, *sealed, statement.manifest_digest
+
+
+def _row_conditions(row: Acquisition, manifest: Manifest, wanted: AcquisitionState) -> dict[str, bool]:
+    """The journal's word: the clip's turn has come, nothing speaks against it, and the manifest is its own."""
+    return {
+        f"the clip is {row.state}, not {wanted.value}": row.state != wanted,
+        "its reads disagree": row.contested,
+        f"it is {manifest.verdict.value}, and nobody released it": manifest.verdict is not VerdictStatus.INTACT
+        and not row.released_by,
+        "the manifest is of another acquisition or camera": manifest.acquisition != row.acquisition
+        or manifest.camera != row.camera
+        or row.manifest_digest != canonical.digest(encode(manifest)),
+    }
+
+
+def _store_conditions(
+    manifest: Manifest, receipt: VerifiedReceipt, holding: VerifiedHolding, min_retention: timedelta
+) -> dict[str, bool]:
+    """The store's word: it holds exactly this, and will keep it long enough from its receipt on."""
+    stated = canonical.digest(encode(manifest))
+    sealed = manifest.sealed_digest, manifest.sealed_size_bytes
+    for_this = (manifest.station, manifest.acquisition, *sealed, stated)
+    kept_until = min(receipt.retention_until, holding.retention_until)
+    return {
+        "the receipt is for another acquisition": _subject(receipt) != for_this,
+        "the holding statement is for another acquisition": _subject(holding) != for_this,
+        "receipt and holding statement are by two stores": receipt.store != holding.store,
+        f"the store keeps it until {format_time(kept_until)} only": kept_until - receipt.at < min_retention,
+    }
 
 
 def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docking: DockingId) -> dict[str, bool]:
