@@ -81,6 +81,14 @@ class _Server(uvicorn.Server):
         _log.info("receiver_listening", address=address)
         self._ready(address)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; connections whose peers do not answer the end of TLS are cut."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport is not None:
+                transport.abort()
+
     async def run_on(self) -> None:
         """Serve until `should_exit`."""
         await self.serve(sockets=[self._listening])

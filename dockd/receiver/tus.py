@@ -199,4 +199,4 @@ def _expires(one: Announced) -> dict[str, str]:
 
 
 def _not_allowed(allowed: str) -> Problem:
-    return Problem(Kind.METHOD_NOT_ALLOWED, f"allowed here: {allowed}", headers={"Allow": allowed})
+    return Problem(Kind.METHOD_NOT_ALLOWED, f"here only these have a meaning: {allowed}", headers={"Allow": allowed})

@@ -194,7 +194,9 @@ async def _http_refused(request: Request, error: Exception) -> Response:
         raise TypeError("not a refusal")
     if error.status_code == Kind.METHOD_NOT_ALLOWED.status:
         allowed = (error.headers or {}).get("Allow", "")
-        return Problem(Kind.METHOD_NOT_ALLOWED, f"allowed here: {allowed}", headers={"Allow": allowed}).response()
+        return Problem(
+            Kind.METHOD_NOT_ALLOWED, f"here only these have a meaning: {allowed}", headers={"Allow": allowed}
+        ).response()
     return Problem(Kind.NOT_FOUND, "no such address: docs/receiver.md lists them").response()
 
 
