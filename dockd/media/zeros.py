@@ -40,12 +40,15 @@ class ZeroTail:
 
 def trailing_zeros(block: memoryview) -> int:
     """How many zeros `block` ends with."""
-    end, piece = len(block), _GLANCE_BYTES
+    end, piece, largest = len(block), _GLANCE_BYTES, len(_ZEROS)
     while end:
-        start = max(0, end - piece)
-        view = block[start:end]
-        # startswith compares with a constant by memcmp, and copies nothing
-        if not _ZEROS.startswith(view):
-            return len(block) - start - len(bytes(view).rstrip(b"\0"))
-        end, piece = start, len(_ZEROS)
+        view = block[max(0, end - piece) : end]
+        # startswith compares with a constant by memcmp, and copies nothing; rstrip would go byte by byte
+        if _ZEROS.startswith(view):
+            end -= len(view)
+            piece = largest
+        elif len(view) <= _GLANCE_BYTES:
+            return len(block) - end + len(view) - len(bytes(view).rstrip(b"\0"))
+        else:
+            piece = largest = max(_GLANCE_BYTES, len(view) >> 4)
     return len(block)
