@@ -248,11 +248,11 @@ class Course:
     def _what_is_left(self, listing: Listing) -> str:
         parts = []
         if listing.clips or listing.remnants:
-            parts.append(f"clips waiting for a person: {listing.clips + len(listing.remnants)}")
+            parts.append(f"clips for a person to decide on: {listing.clips + len(listing.remnants)}")
         if listing.refused:
             parts.append(f"entries that were not looked into: {listing.refused}")
         alarm = "".join(f"nothing is erased: {one}; " for one in self._around.alarms()[:1])
-        return f"{alarm}{', '.join(parts)}: see `dockd clips --camera {self._stay.camera.serial}`"
+        return f"{alarm}{', '.join(parts)} (`dockd clips --camera {self._stay.camera.serial}` lists them)"
 
     async def _wait(self) -> None:
         """Until something changed or the next time comes."""

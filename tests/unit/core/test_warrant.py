@@ -183,7 +183,7 @@ def test_p01_a_warrant_cannot_be_made_or_altered(clip, case):
     fields = {field.name: getattr(issued, field.name) for field in dataclasses.fields(issued)}
     with pytest.raises(TypeError, match="issued, not made"):
         EraseWarrant(token=object(), **fields)
-    with pytest.raises(ValueError, match="token"):
+    with pytest.raises((TypeError, ValueError), match="token"):
         REPLACE(issued, file=clip.file)
 
 
