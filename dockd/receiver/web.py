@@ -122,14 +122,14 @@ def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
         Route("/uploads/", tus.collection, methods=every),
         Route("/uploads/{upload}", tus.upload, methods=every),
     ]
-    handlers: dict[Any, Any] = {Problem: _refused, HTTPException: _http_refused}
+    handlers: dict[Any, Any] = {Problem: _refused, HTTPException: _http_refused, Exception: _failed}
     inner = Starlette(routes=routes, exception_handlers=handlers)
     inner.router.redirect_slashes = False
     return AccessLog(inner, clock)
 
 
 class AccessLog:
-    """Logs each request without its query, headers and body, and turns what nobody foresaw into a problem record."""
+    """Logs each request without its query, headers and body, and whatever nobody foresaw."""
 
     def __init__(self, inner: ASGIApp, clock: Clock) -> None:
         self._inner = inner
@@ -151,10 +151,9 @@ class AccessLog:
 
         try:
             await self._inner(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001  one request's failure is logged whole, and ends no other
+        except Exception:  # noqa: BLE001  one request's failure is logged whole, and ends no other
+            # Starlette has answered by `_failed` and raised it again, so that it is seen here.
             _log.exception("request_failed", method=scope["method"], path=scope["path"])
-            if status == 0:
-                await _unforeseen(error).response()(scope, receive, watched)
         finally:
             _log.info(
                 "request_answered",
@@ -167,10 +166,12 @@ class AccessLog:
             )
 
 
-def _unforeseen(error: Exception) -> Problem:
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw."""
+    del request
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full("the store's disk is full")
-    return Problem(Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log")
+        return disk_full("the store's disk is full").response()
+    return Problem(Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log").response()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

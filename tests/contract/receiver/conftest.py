@@ -251,6 +251,8 @@ class Receiver:
         assert ready.result() == f"127.0.0.1:{self.port}"
 
     async def stop(self):
+        if self._task.done():
+            return
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task

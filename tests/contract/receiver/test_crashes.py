@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from dockd.core import receipts, sshsig
+from dockd.receiver.catalogue import CatalogueError
+from dockd.receiver.problems import Kind
 
 STORE = "0190a5c0-0000-4000-8000-00000000000a"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -212,3 +214,39 @@ async def test_p02_kill_9_at_any_write_and_the_same_requests_succeed(receiver, p
         assert (directory / "manifest.json").read_bytes() == clip.payload
         assert (await station.holding(clip)).status_code == 200
     assert not list((receiver.store / "uploads").iterdir())
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: errors cannot be injected")
+@pytest.mark.parametrize(("error", "kind"), [("ENOSPC", Kind.DISK_FULL), ("EIO", Kind.INTERNAL)])
+async def test_p02_a_disk_that_refuses_acknowledges_nothing(receiver, program, problem, error, kind):
+    station = await receiver.station(session=False)
+    # SQLite uses fdatasync: only clips, manifests and receipts are hit, after the first directory at start.
+    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2+")
+    assert await program.start("strace", "-f", "-qq", "-o", "/dev/null", *inject)
+    await station.log_in()
+    clip = station.clip(2 << 20)
+    url = await station.announced(clip)
+    problem(await station.patch(url, 0, clip.content), kind)
+    assert await station.offset(url) == 0
+    await program.kill()
+    assert await program.start()
+    assert (await station.patch(url, 0, clip.content)).status_code == 204
+    assert (await station.receipt(clip)).status_code == 200
+
+
+async def test_p02_no_second_catalogue_beside_stored_clips(receiver, program):
+    station = await receiver.station(session=False)
+    assert await program.start()
+    await station.log_in()
+    await station.stored(station.clip())
+    await program.kill()
+    for path in receiver.store.glob("catalogue.sqlite*"):
+        path.unlink()
+    with pytest.raises(CatalogueError, match="restore"):
+        await receiver.start()
+
+
+async def test_p02_one_receiver_a_directory(receiver, program):
+    assert await program.start()
+    with pytest.raises(CatalogueError, match="in use"):
+        await receiver.start()
