@@ -1,10 +1,33 @@
-"""With DOCKD_CI=1 a skipped test fails the run: continuous integration has every oracle, so a skip hides something."""
+"""What many tests need: made-up clips, a trial set of real programs, and a run that fails where a test was skipped.
 
+With DOCKD_CI=1 a skipped test fails the run: continuous integration has every oracle, so a skip hides something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
 import os
 import random
+import shutil
+import signal
+import socket
 import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+
+from dockd.control.client import ask
+from dockd.errors import DaemonUnreachable
+
+MIB = 1024 * 1024
+PATIENCE_S = 100.0
+POLL_S = 0.1
+SETTLED = ("ready", "attention", "refused")
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
@@ -31,32 +54,223 @@ def pytest_sessionfinish(session, exitstatus):
 def mp4(size_bytes: int, seed: int) -> bytes:
     """A small, valid MP4 of one video track whose only chunk is `size_bytes` of random media."""
     media = random.Random(seed).randbytes(size_bytes)
+    start = _ftyp() + struct.pack(">I4s", 8 + size_bytes, b"mdat")
+    return start + media + _moov(len(start), [size_bytes])
 
-    def box(kind: bytes, *parts: bytes) -> bytes:
-        content = b"".join(parts)
-        return struct.pack(">I", 8 + len(content)) + kind + content
 
-    def full(kind: bytes, *parts: bytes) -> bytes:
-        return box(kind, bytes(4), *parts)
+def sparse_mp4(path: Path, size_bytes: int, seed: int, *, every_bytes: int = 64 * MIB) -> None:
+    """Write a valid MP4 with `size_bytes` of media that is a hole, but for a random block now and then and at its end.
 
-    ftyp = box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomavc1")
-    offset = len(ftyp) + 8
-    mvhd = full(b"mvhd", struct.pack(">IIII", 0, 0, 1000, 1000), bytes(80))
-    stbl = box(
+    The box is of 64-bit size; the index stands behind it. A file whose end is a hole would count as damaged.
+    """
+    chance = random.Random(seed)
+    start = _ftyp() + struct.pack(">I4sQ", 1, b"mdat", 16 + size_bytes)
+    chunks = [min(1 << 30, size_bytes - at) for at in range(0, size_bytes, 1 << 30)]
+    with path.open("wb") as file:
+        file.write(start)
+        for at in (*range(0, size_bytes - MIB, every_bytes), size_bytes - MIB):
+            file.seek(len(start) + at)
+            file.write(chance.randbytes(MIB))
+        file.write(_moov(len(start), chunks))
+
+
+def _box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def _full(kind: bytes, *parts: bytes) -> bytes:
+    return _box(kind, bytes(4), *parts)
+
+
+def _ftyp() -> bytes:
+    return _box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomavc1")
+
+
+def _moov(offset: int, chunks: list[int]) -> bytes:
+    """The index of one video track, of one sample a chunk; the chunks follow each other from `offset` on."""
+    count = len(chunks)
+    starts = [offset + sum(chunks[:number]) for number in range(count)]
+    mvhd = _full(b"mvhd", struct.pack(">IIII", 0, 0, 1000, 1000 * count), bytes(80))
+    stbl = _box(
         b"stbl",
-        full(b"stsd", struct.pack(">I", 1), box(b"avc1", bytes(78))),
-        full(b"stts", struct.pack(">III", 1, 1, 1000)),
-        full(b"stsc", struct.pack(">IIII", 1, 1, 1, 1)),
-        full(b"stsz", struct.pack(">II", 0, 1), struct.pack(">I", size_bytes)),
-        full(b"stco", struct.pack(">II", 1, offset)),
+        _full(b"stsd", struct.pack(">I", 1), _box(b"avc1", bytes(78))),
+        _full(b"stts", struct.pack(">III", 1, count, 1000)),
+        _full(b"stsc", struct.pack(">IIII", 1, 1, 1, 1)),
+        _full(b"stsz", struct.pack(">II", 0, count), struct.pack(f">{count}I", *chunks)),
+        _full(b"co64", struct.pack(">I", count), struct.pack(f">{count}Q", *starts))
+        if starts[-1] >> 32
+        else _full(b"stco", struct.pack(">I", count), struct.pack(f">{count}I", *starts)),
     )
-    hdlr = full(b"hdlr", bytes(4), b"vide", bytes(12), b"video\0")
-    mdhd = full(b"mdhd", struct.pack(">IIII", 0, 0, 1000, 1000), bytes(4))
-    tkhd = full(b"tkhd", bytes(80))
-    moov = box(b"moov", mvhd, box(b"trak", tkhd, box(b"mdia", mdhd, hdlr, box(b"minf", stbl))))
-    return ftyp + box(b"mdat", media) + moov
+    hdlr = _full(b"hdlr", bytes(4), b"vide", bytes(12), b"video\0")
+    mdhd = _full(b"mdhd", struct.pack(">IIII", 0, 0, 1000, 1000 * count), bytes(4))
+    tkhd = _full(b"tkhd", bytes(80))
+    return _box(b"moov", mvhd, _box(b"trak", tkhd, _box(b"mdia", mdhd, hdlr, _box(b"minf", stbl))))
 
 
 @pytest.fixture(name="mp4")
 def mp4_fixture():
     return mp4
+
+
+@pytest.fixture(name="sparse_mp4")
+def sparse_mp4_fixture():
+    return sparse_mp4
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Trial:
+    """A trial set on loopback whose station and receiver are the real programs, to be started, killed and asked.
+
+    Every program that it starts is ended by `close`, by its pid.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.command("init", str(directory), "--listen", f"127.0.0.1:{port}")
+
+    # --- programs
+
+    def command(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run([sys.executable, "-m", "dockd", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code, f"dockd {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        words = {
+            "receiver": ("receiver", "--config", str(self.directory / "receiver.toml")),
+            "station": ("run", "--config", str(self.directory / "dockd.toml")),
+        }[name]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self._programs[name] = subprocess.Popen(
+                [sys.executable, "-m", "dockd", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self._programs[name]
+
+    def start_both(self) -> None:
+        self.start("receiver")
+        self.start("station")
+
+    def kill(self, name: str) -> None:
+        self._programs[name].kill()
+        self._programs[name].wait()
+
+    def stop(self, name: str) -> float:
+        """SIGTERM; returns how many seconds it took."""
+        began = time.monotonic()
+        self._programs[name].send_signal(signal.SIGTERM)
+        code = self._programs[name].wait(20)
+        assert code == 0, f"the {name} ended with {code}: {self.log(name)[-3000:]}"
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        for program in self._programs.values():
+            if program.poll() is None:
+                program.kill()
+                program.wait()
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text()
+
+    # --- cameras
+
+    def camera(self, serial: str, clips: dict[str, bytes]) -> Path:
+        """A camera beside the bays, not docked."""
+        camera = self.directory / "cameras" / serial
+        self.command("camera", "make", str(camera), "--serial", serial)
+        for name, content in clips.items():
+            path = camera / "DCIM" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return camera
+
+    def dock(self, camera: Path, bay: int) -> Path:
+        return camera.rename(self.directory / "bays" / str(bay) / camera.name)
+
+    # --- asking
+
+    def status(self) -> dict | None:
+        with suppress(DaemonUnreachable, PermissionError):
+            return next(iter(ask(self.directory / "station" / "control.sock", "status")))
+        return None
+
+    def bay(self, number: int) -> dict | None:
+        status = self.status()
+        return next((bay for bay in status["bays"] if bay["bay"] == number), None) if status else None
+
+    def wait(self, what: str, condition) -> object:
+        """Until `condition()` is true; the programs must live meanwhile."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            value = condition()
+            if value:
+                return value
+            for name, program in self._programs.items():
+                assert program.poll() is None, f"the {name} ended: {self.log(name)[-4000:]}"
+            assert time.monotonic() < deadline, f"{what} did not happen: {self.status()}\n{self.log('station')[-6000:]}"
+            time.sleep(POLL_S)
+
+    def wait_settled(self, *bays: int) -> dict:
+        def settled() -> dict | None:
+            status = self.status()
+            states = {bay["bay"]: bay["state"] for bay in status["bays"]} if status else {}
+            return status if all(states.get(bay) in SETTLED for bay in bays) else None
+
+        return self.wait(f"bays {bays} settled", settled)
+
+    def clips(self) -> list[dict]:
+        return list(ask(self.directory / "station" / "control.sock", "clips"))
+
+    def custody(self) -> list[dict]:
+        lines = (self.directory / "station" / "custody" / "custody.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def sealed(self) -> list[Path]:
+        return sorted((self.directory / "store" / "acquisitions").glob("*/*/clip.age"))
+
+    def opened(self, key: str = "working.key") -> dict[str, str]:
+        """The SHA-256 of each stored clip, by the path its manifest states, opened with `dockd open`."""
+        found = {}
+        for sealed in self.sealed():
+            manifest = json.loads((sealed.parent / "manifest.json").read_bytes())
+            out = self.directory / "opened.tmp"
+            self.command("open", str(sealed), "-i", str(self.directory / "authority" / key), "-o", str(out))
+            place = f"{manifest['camera']['serial']}:{manifest['path']}"
+            assert place not in found, f"{place} was registered twice"
+            found[place] = sha256(out)
+            out.unlink()
+        return found
+
+
+@pytest.fixture
+def trial(tmp_path):
+    made = Trial(tmp_path / "trial")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def trial_in():
+    """Makes trials in directories of the test's choice, which go with everything in them when it ends."""
+    trials = []
+
+    def make(directory: Path) -> Trial:
+        trials.append(Trial(directory))
+        return trials[-1]
+
+    yield make
+    for trial in trials:
+        trial.close()
+        shutil.rmtree(trial.directory)
