@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -29,6 +29,7 @@ from dockd.receiver.witness import Witness
 
 _log = structlog.get_logger()
 _NONCE_BYTES = 32
+_OFFSET = re.compile(rb"[0-9]{1,15}")
 _NODE = re.compile(r"[0-9a-f]{64}")
 _MAX_PROOF = 128  # nodes; a log of 2^53 entries needs fewer
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -141,12 +142,12 @@ class AccessLog:
             return
         scope.setdefault("state", {})
         begun_s = self._clock.monotonic_s()
-        status = 0
+        status, durable = 0, None
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, durable
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, durable = message["status"], _upload_offset(message.get("headers", ()))
             await send(message)
 
         try:
@@ -160,6 +161,8 @@ class AccessLog:
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
+                offset=_upload_offset(scope["headers"]),
+                durable=durable,
                 duration_ms=round((self._clock.monotonic_s() - begun_s) * 1000),
                 station=scope["state"].get("station"),
                 client=(scope.get("client") or ("",))[0],
@@ -172,6 +175,11 @@ async def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full("the store's disk is full").response()
     return Problem(Kind.INTERNAL, "the receiver failed at this request: its operators find why in its log").response()
+
+
+def _upload_offset(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    value = dict(headers).get(b"upload-offset", b"")
+    return int(value) if _OFFSET.fullmatch(value) else None
 
 
 async def _refused(request: Request, error: Exception) -> Response:
