@@ -35,7 +35,7 @@ class OpenFault(StrEnum):
     BROKEN = "broken"  # the medium or the file system failed
 
 
-class OpenFailed(DockdError):  # noqa: N818  named like its kin in dockd.errors
+class OpenFailed(DockdError):
     """The clip was not opened, for the reason in `fault`. Nothing was written."""
 
     def __init__(self, message: str, *, fault: OpenFault) -> None:
