@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
+
+from dockd.errors import DockdError
 
 _log = structlog.get_logger()
 
@@ -47,4 +49,19 @@ async def _supervise(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     except asyncio.CancelledError:
         if not stopping:
             raise
+    except BaseExceptionGroup as group:
+        # Parts that run side by side fail in groups. One sentence is for people; what is no DockdError is a mistake
+        # of ours, and shown whole.
+        for error in _leaves(group):
+            if not isinstance(error, DockdError):
+                raise
+        raise next(_leaves(group)) from group
     return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

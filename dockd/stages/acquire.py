@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import structlog
@@ -24,7 +23,7 @@ from dockd.errors import (
 )
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, Sealed, SignedBytes
-from dockd.stages.stay import Stay
+from dockd.stages.stay import Stay, in_spool
 
 _log = structlog.get_logger()
 
@@ -40,7 +39,7 @@ async def acquire(stay: Stay, row: Acquisition, recipients: int) -> Acquisition:
     `acquiring`, which the end of its docking sets right; an unfinished sealing is thrown away.
     """
     needed = sealing.sealed_size(row.file.size_bytes, recipients)
-    if not await asyncio.to_thread(stay.spool.room_for, needed):
+    if not await in_spool(stay.spool.room_for, needed):
         raise SpoolFull(f"the spool has no room for {needed} bytes; the clip waits on its camera")
     row = await _advance(stay, row, Event.READ_STARTED, {"attempt": row.attempts + 1}, attempts=row.attempts + 1)
     try:
@@ -56,6 +55,11 @@ async def acquire(stay: Stay, row: Acquisition, recipients: int) -> Acquisition:
         return await quarantine(stay, row, str(error))
     except ReaderDied as error:
         await _strike(stay, row, error)
+        raise
+    try:
+        await in_spool(stay.spool.adopt, stay.docking, row.acquisition)
+    except SpoolFull as error:
+        await _advance(stay, row, Event.READ_ABANDONED, {"reason": str(error)})
         raise
     return await _commit(stay, row, sealed)
 
@@ -77,12 +81,11 @@ async def _strike(stay: Stay, row: Acquisition, error: ReaderDied) -> None:
 
 
 async def _commit(stay: Stay, row: Acquisition, sealed: Sealed) -> Acquisition:
-    """Stage the sealed file, commit manifest, state and custody entry in one transaction, then lay the manifest beside.
+    """Commit manifest, state and custody entry in one transaction, then lay the manifest beside the sealed file.
 
-    The commit point is the journal's: a file that was staged without it is an orphan, swept at the next start, and
-    the clip is read again. The manifest's copy in the spool is written anew at a start that misses it.
+    The commit point is the journal's: a sealed file that was staged without it is an orphan, swept at the next start,
+    and the clip is read again. The manifest's copy in the spool is written anew at the next start where it is missing.
     """
-    await asyncio.to_thread(stay.spool.adopt, stay.docking, row.acquisition)
     nonce = stay.random(_NONCE_BYTES)
     manifest: SignedBytes | None = None
 
@@ -110,7 +113,10 @@ async def _commit(stay: Stay, row: Acquisition, sealed: Sealed) -> Acquisition:
 
     row = await stay.journal.write(change)
     if manifest is not None:
-        await asyncio.to_thread(stay.spool.put_manifest, row.acquisition, manifest)
+        try:
+            await in_spool(stay.spool.put_manifest, row.acquisition, manifest)
+        except SpoolFull as error:
+            _log.warning("manifest_not_laid_beside", acquisition=row.acquisition, reason=str(error))
     return row
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 import structlog
@@ -12,10 +11,10 @@ from dockd.core.lifecycle import AcquisitionEvent as Event
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import decode
 from dockd.core.warrant import EraseWarrant
-from dockd.errors import ClipBusy, ClipChanged, ClipGone, ClipRefused, EraseFailed, WarrantRefused
+from dockd.errors import ClipBusy, ClipChanged, ClipGone, ClipRefused, EraseFailed, SpoolFull, WarrantRefused
 from dockd.model import Acquisition, FoundFile
 from dockd.stages.confirm import holding, stored_receipt
-from dockd.stages.stay import Stay
+from dockd.stages.stay import Stay, in_spool
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
@@ -108,5 +107,8 @@ async def _erase(stay: Stay, row: Acquisition, warrant: EraseWarrant, file: Foun
     row = await stay.journal.write(
         lambda tx: tx.advance(row.acquisition, Event.ERASED, details=details, docking=stay.docking)
     )
-    await asyncio.to_thread(stay.spool.discard, row.acquisition)
+    try:
+        await in_spool(stay.spool.discard, row.acquisition)
+    except SpoolFull as error:  # tidying finds it again
+        _log.warning("sealed_file_not_discarded", acquisition=row.acquisition, reason=str(error))
     return row

@@ -19,9 +19,11 @@ from dockd.errors import (
     ClipGone,
     ClipRefused,
     EraseFailed,
+    IllegalTransition,
     ReaderDied,
     SpoolFull,
     StoreError,
+    VerificationFailed,
     WarrantRefused,
 )
 from dockd.keep.transaction import Tx
@@ -126,6 +128,8 @@ class Course:
             self._postponed.later(row.acquisition, str(error))
         except ClipRefused as error:
             self._postponed.aside(row.acquisition, str(error))
+        except IllegalTransition as error:  # the store refused it meanwhile: it is in quarantine
+            _log.info("second_read_overtaken", acquisition=row.acquisition, reason=str(error))
         except (ClipChanged, ClipGone) as error:
             await self._relist(row, error)
         else:
@@ -144,7 +148,7 @@ class Course:
                 await self._striking(row, self._erase(row, remnant))
             except (ClipBusy, StoreError) as error:
                 self._postponed.later(row.acquisition, str(error))
-            except (WarrantRefused, EraseFailed, ClipRefused) as error:
+            except (WarrantRefused, EraseFailed, ClipRefused, VerificationFailed) as error:
                 _log.warning("clip_not_erased", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
                 self._postponed.aside(row.acquisition, str(error))
             except (ClipChanged, ClipGone) as error:

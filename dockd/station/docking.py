@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -17,14 +17,14 @@ import structlog
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent, DockingState
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import Attachment, DeviceSource, Plugged
-from dockd.errors import CameraRefused, CameraTwice, Disposition, DockdError, ReaderDied
+from dockd.errors import CameraRefused, CameraTwice, Disposition, DockdError, ReaderDied, SpoolFull
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import AcquisitionId, BayNumber, CameraIdentity, Clock, DockingId, Entropy, StationId
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.stages.admit import attach, open_docking
-from dockd.stages.stay import Stay
+from dockd.stages.stay import Stay, in_spool
 from dockd.station.course import Course, Surroundings
 from dockd.station.postponed import Postponed
 from dockd.station.progress import Progress
@@ -132,8 +132,9 @@ class Docking:
         )
         self.docking = admission.docking
         reason = "undocked, or the station stopped"
-        incoming = await asyncio.to_thread(parts.spool.open_incoming, admission.docking)
+        incoming = -1
         try:
+            incoming = await in_spool(parts.spool.open_incoming, admission.docking)
             reader = await parts.forkserver.reader(
                 docking=admission.docking,
                 epoch=admission.epoch,
@@ -166,9 +167,11 @@ class Docking:
             reason = str(error)
             raise
         finally:
-            os.close(incoming)
+            if incoming >= 0:
+                os.close(incoming)
             await parts.journal.write(lambda tx: end_docking(tx, admission.docking, reason))
-            await asyncio.to_thread(parts.spool.drop_incoming, admission.docking)
+            with suppress(SpoolFull):  # swept at the next start
+                await in_spool(parts.spool.drop_incoming, admission.docking)
 
     async def _refuse(self, reason: str, *, until: asyncio.Event) -> None:
         """Say why, and leave the device alone until it is taken out, or `until` says that it may be tried again."""

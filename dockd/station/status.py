@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,9 +9,11 @@ from datetime import datetime
 from dockd import __version__
 from dockd.core.lifecycle import AcquisitionState as State
 from dockd.core.lifecycle import DockingState
+from dockd.errors import SpoolFull
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, BayNumber, Clock, StationId
+from dockd.stages.stay import in_spool
 from dockd.station.docking import Docking
 from dockd.station.snapshot import BayStatus, HeldClip, Snapshot
 from dockd.station.uplink import Uplink
@@ -56,8 +57,7 @@ class Sources:
 
 async def take_snapshot(sources: Sources) -> Snapshot:
     """The station at this instant. Cheap: no query grows with the number of clips."""
-    files, size = await asyncio.to_thread(sources.spool.usage)
-    free = await asyncio.to_thread(sources.spool.free_bytes)
+    files, size, free = await _spool(sources)
     held = await _held(sources)
     by_bay: dict[BayNumber, list[Docking]] = {bay: [] for bay in sources.bays}
     for docking in sources.dockings.values():
@@ -80,6 +80,18 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         alarms=(*sources.alarms.by_topic.values(), *sources.uplink.alarms),
         held=held,
     )
+
+
+async def _spool(sources: Sources) -> tuple[int, int, int]:
+    """Files, bytes and free bytes; zeros, and an alarm, where its disk does not even answer that."""
+    try:
+        files, size = await in_spool(sources.spool.usage)
+        free = await in_spool(sources.spool.free_bytes)
+    except SpoolFull as error:
+        sources.alarms.set("spool", str(error))
+        return 0, 0, 0
+    sources.alarms.set("spool", "")
+    return files, size, free
 
 
 async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> BayStatus:

@@ -10,11 +10,12 @@ from datetime import timedelta
 import structlog
 
 from dockd.core.lifecycle import AcquisitionState
-from dockd.errors import VerificationFailed
+from dockd.errors import SpoolFull, VerificationFailed
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, Clock, StationId
 from dockd.stages.confirm import stored_receipt
+from dockd.stages.stay import in_spool
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
@@ -40,10 +41,10 @@ class Tidier:
         Returns how many files were removed. Only while no reader runs.
         """
         owned = {row.acquisition for row in await self._rows() if row.state != AcquisitionState.ERASED}
-        removed = await asyncio.to_thread(self.spool.sweep, owned.__contains__)
+        removed = await in_spool(self.spool.sweep, owned.__contains__)
         for name in owned:
             manifest = await self.journal.read(lambda tx, name=name: tx.manifest(name))  # type: ignore[misc]
-            await asyncio.to_thread(self.spool.put_manifest, name, manifest)
+            await in_spool(self.spool.put_manifest, name, manifest)
         return len(removed)
 
     async def run(self, short: asyncio.Event) -> None:
@@ -55,7 +56,10 @@ class Tidier:
                 timer.cancel()
             pressed = timer.cancelled()
             short.clear()
-            await self.tidy(short_of_room=pressed)
+            try:
+                await self.tidy(short_of_room=pressed)
+            except SpoolFull as error:
+                _log.warning("spool_not_tidied", reason=str(error))
 
     async def tidy(self, *, short_of_room: bool) -> int:
         """Discard what may go; returns how many clips."""
@@ -64,7 +68,7 @@ class Tidier:
             if row.state == AcquisitionState.ERASED or (
                 row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
             ):
-                await asyncio.to_thread(self.spool.discard, row.acquisition)
+                await in_spool(self.spool.discard, row.acquisition)
                 count += 1
         if count:
             _log.info("spool_tidied", clips=count, short_of_room=short_of_room)
@@ -72,7 +76,7 @@ class Tidier:
 
     async def _rows(self) -> list[Acquisition]:
         """What the spool holds sealed files of; those of no sealed acquisition are left out."""
-        names = await asyncio.to_thread(self.spool.present)
+        names = await in_spool(self.spool.present)
         rows = await self.journal.read(lambda tx: [tx.acquisition(name) for name in names])
         return [row for row in rows if row is not None and row.sealed is not None]
 

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from dockd.core.transfer import Call
-from dockd.errors import StoreUnreachable
+from dockd.errors import StoreRefused, StoreUnreachable
+from dockd.station.operations import Operations
 
 
 @pytest.fixture
@@ -149,6 +150,33 @@ async def test_p09_a_clip_larger_than_the_spool_waits_and_the_rest_goes_on(stati
     bay = (await station.snapshot()).bays[0]
     assert "no room" in bay.note
     assert (camera / "BIG.mp4").read_bytes() == big
+
+
+async def test_p09_a_spool_that_cannot_be_used_makes_cameras_wait_and_no_more(station, clip):
+    await station.start()
+    await station.until(lambda now: now.custody_witnessed, "the start")
+    away = (station.directory / "spool").rename(station.directory / "away")
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: "the spool cannot be used" in now.bays[0].note, "the note")
+    assert any("the spool cannot be used" in alarm for alarm in (await station.snapshot()).alarms)
+    away.rename(station.directory / "spool")
+    await station.until_states(bay1="ready")
+    assert (await station.snapshot()).alarms == ()
+
+
+async def test_p09_a_clip_that_the_store_refuses_while_it_is_read_again_ends_nothing(make_station, clip):
+    station = make_station()
+    station.store.fail(Call.REGISTER, *[StoreRefused("never", status=403)] * 1)
+    await station.start()
+    station.camera(1, {"A.mp4": clip(1), "B.mp4": clip(2)})
+    bays = await station.until_states(bay1="attention")
+    assert (bays[1].clips_quarantined, bays[1].clips_erased) == (1, 1)
+    (row,) = await station.rows("quarantined")
+    operations = Operations(station.daemon._sources(), station.daemon._operator_decided)
+    asked = {"acquisition": row.acquisition, "reason": "the store was mended"}
+    assert [answer async for answer in operations.answer("retry", asked, "tester")]
+    await station.until_states(bay1="ready")
+    assert station.opened() == sorted([clip(1), clip(2)])
 
 
 async def test_hard_links_are_quarantined_and_retried_on_request(station, clip, tmp_path):
