@@ -177,7 +177,7 @@ def _next_commands(held: Sequence[dict[str, Any]], out: Path) -> list[str]:
         clip = held[0]
         lines += [
             f"  camera {clip['camera']} holds {clip['path']}, {clip['why']}.",
-            "  It is stored, but only a person may let it be erased. Start both again and release it:",
+            "  It is stored, but only a person may let it be erased. Start both again, wait a moment, and release it:",
             f"    {program} receiver --config {at('receiver.toml')} & {program} run --config {at('dockd.toml')} &",
             f"    {program} clips release {clip['acquisition']} --reason 'seen' --config {at('dockd.toml')}",
         ]
