@@ -108,7 +108,7 @@ def _moov(offset: int, chunks: list[int]) -> bytes:
     return _box(b"moov", mvhd, _box(b"trak", tkhd, _box(b"mdia", mdhd, hdlr, _box(b"minf", stbl))))
 
 
-@pytest.fixture(name="mp4")
+@pytest.fixture(name="mp4", scope="session")
 def mp4_fixture():
     return mp4
 
@@ -257,6 +257,14 @@ class Trial:
 @pytest.fixture
 def trial(tmp_path):
     made = Trial(tmp_path / "trial")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def module_trial(tmp_path_factory):
+    """A trial that the tests of one module share."""
+    made = Trial(tmp_path_factory.mktemp("shared") / "trial")
     yield made
     made.close()
 

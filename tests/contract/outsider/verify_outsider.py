@@ -1,0 +1,755 @@
+"""A second verifier of what dockd leaves behind, written from docs/formats.md alone.
+
+It imports nothing of dockd: the standard library, and the stock tools openssl, ssh-keygen, age and age-keygen, are all
+it takes. One file on purpose, for it is to be read from top to bottom and carried to another machine.
+
+    verify_outsider.py --station-pub station.pub [--custody DIR] [--store-pub store.pub --store DIR [--key FILE]]
+
+`--custody` is the directory with custody.jsonl, `--store` the one with acquisitions/. The keys must come from a trusted
+place. Each defect is one line on standard output; the exit status is 0 where there is none, 1 where there are some.
+Numbers in brackets are the sections of formats.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+MAX_LINE_BYTES = 65_535
+MAX_HEADER_BYTES = 262_144
+CHUNK_BYTES = 65_536
+BIGGEST = 2**53 - 1
+ZEROS = "0" * 64
+
+
+class BadBytes(Exception):
+    """Something is not in the format it should be in."""
+
+
+Wrong = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What was found: defects, and what was left unchecked."""
+
+    defects: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def about(self, where: str) -> Wrong:
+        """What adds a defect of one thing."""
+        return lambda what: self.defects.append(f"{where}: {what}")
+
+    def defect(self, where: str, what: str) -> None:
+        self.about(where)(what)
+
+
+def sha256_digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+# --- [2] canonical JSON, and the spellings of values
+
+HEX64 = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+PATH = re.compile(r"(?:[/A-Za-z0-9._~-]|%[0-9A-F]{2})+")
+DECIMALS = re.compile(r"0|-?[1-9][0-9]*")
+
+Check = Callable[[object], bool]
+
+
+def like(pattern: re.Pattern[str]) -> Check:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def number_from(least: int) -> Check:
+    return lambda value: type(value) is int and value >= least
+
+
+def one_of(*values: object) -> Check:
+    return lambda value: any(value is each or (type(value) is type(each) and value == each) for each in values)
+
+
+def either(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
+def list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(check(each) for each in value)
+
+
+def shape(**keys: Check) -> Check:
+    """An object with these keys and no other."""
+    return lambda value: (
+        isinstance(value, dict) and value.keys() == keys.keys() and all(keys[k](value[k]) for k in keys)
+    )
+
+
+def is_time(value: object) -> bool:
+    if not like(TIME)(value):
+        return False
+    try:
+        datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def is_path(value: object) -> bool:
+    """Percent-encoded where it must be, and nowhere else."""
+    if not like(PATH)(value):
+        return False
+    needless = (chr(int(code, 16)) for code in re.findall("%(..)", str(value)))
+    return not any(re.fullmatch(r"[/A-Za-z0-9._~-]", character) for character in needless)
+
+
+def text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def number(value: object) -> bool:
+    return type(value) is int
+
+
+DIGEST_AND_SIZE = shape(digest=like(DIGEST), size_bytes=number_from(0))
+CAMERA = shape(vendor=text, product=text, serial=text, model=text, volume_id=text)
+
+MANIFEST: dict[str, Check] = {  # [4]
+    "type": one_of("manifest"),
+    "v": one_of(1),
+    "acquisition": like(UUID7),
+    "station": like(UUID),
+    "docking": like(UUID7),
+    "bay": number_from(1),
+    "camera": CAMERA,
+    "path": is_path,
+    "size_bytes": number_from(0),
+    "mtime": either(is_time, one_of(None)),
+    "mtime_ns": like(DECIMALS),
+    "recorded_at": either(is_time, one_of(None)),
+    "recorded_at_source": one_of("container", "none"),
+    "duration_ms": either(number_from(0), one_of(None)),
+    "clock_offset_ms": either(number, one_of(None)),
+    "category": one_of("evidence", "none"),
+    "category_reason": text,
+    "verdict": one_of("intact", "damaged", "unrecognised"),
+    "reasons": list_of(text),
+    "container": one_of("mp4", "fragmented-mp4", "avi", "mpeg-ts", "unknown"),
+    "plaintext": DIGEST_AND_SIZE,
+    "sealed": DIGEST_AND_SIZE,
+    "recipients": list_of(like(DIGEST)),
+    "dockd": text,
+    "custody_seq": number_from(0),
+    "nonce": like(HEX64),
+    "role": text,
+    "of": either(like(UUID7), one_of(None)),
+}
+RECEIPT: dict[str, Check] = {  # [5]
+    "type": one_of("receipt"),
+    "v": one_of(1),
+    "store": like(UUID),
+    "station": like(UUID),
+    "acquisition": like(UUID7),
+    "manifest": like(DIGEST),
+    "sealed": DIGEST_AND_SIZE,
+    "nonce": like(HEX64),
+    "at": is_time,
+    "retention_until": is_time,
+    "receipt_seq": number_from(1),
+    "previous": like(DIGEST),
+    "witnessed": shape(size=number_from(0), root=like(HEX64)),
+}
+ENTRY: dict[str, Check] = {  # [7]
+    "type": one_of("custody"),
+    "v": one_of(1),
+    "seq": number_from(0),
+    "prev": like(HEX64),
+    "at": is_time,
+    "event": text,
+    "station": like(UUID),
+    "details": lambda value: isinstance(value, dict),
+}
+ENTRY_MAY_HAVE: dict[str, Check] = {
+    "bay": number_from(1),
+    "docking": like(UUID7),
+    "acquisition": like(UUID7),
+    "camera": text,
+}
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise BadBytes("a key stands twice in one object")
+    return dict(pairs)
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > BIGGEST:
+        raise BadBytes(f"an integer beyond 2^53-1: {digits}")
+    return value
+
+
+def _no_number(spelling: str) -> object:
+    raise BadBytes(f"a number that is no integer: {spelling}")
+
+
+def canonical(raw: bytes, must: dict[str, Check], may: dict[str, Check] | None = None) -> dict:
+    """The object in `raw`; raises BadBytes where it is not spelt as [2] says, or has other keys or values."""
+    try:
+        found = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_no_number,
+            parse_constant=_no_number,
+        )
+        spelt = json.dumps(found, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+    except (ValueError, RecursionError) as wrong:
+        raise BadBytes(f"not JSON: {wrong}") from None
+    if spelt != raw:
+        raise BadBytes("not in canonical spelling")
+    if not isinstance(found, dict):
+        raise BadBytes("not a JSON object")
+    known = must | (may or {})
+    for key in must.keys() - found.keys():
+        raise BadBytes(f"the key {key} is missing")
+    for key in sorted(found):
+        if key not in known:
+            raise BadBytes(f"unknown key {key}")
+        if not known[key](found[key]):
+            raise BadBytes(f"{key} has a value that is not allowed: {found[key]!r}")
+    return found
+
+
+# --- [3] keys and signatures
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of station.pub or store.pub."""
+
+    comment: str
+    openssh: str
+
+    @property
+    def owner(self) -> str:
+        return self.comment.partition(":")[2]
+
+    @property
+    def raw(self) -> bytes:
+        """The 32 bytes: the last field of the SSH blob."""
+        return base64.b64decode(self.openssh.split()[1])[-32:]
+
+    @property
+    def pem(self) -> str:
+        """The same for openssl: SubjectPublicKeyInfo of RFC 8410."""
+        der = base64.b64encode(bytes.fromhex("302a300506032b6570032100") + self.raw).decode()
+        return f"-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a verifier was given out of band."""
+
+    manifest: Key
+    checkpoint: Key
+    store: Key | None
+    identity: Path | None
+
+    @property
+    def station(self) -> str:
+        return self.manifest.owner
+
+
+def read_keys(path: Path, *kinds: str) -> list[Key]:
+    """The keys of [3.1], in the order of `kinds`; exits where the file is wrong, for nothing can be checked then."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    keys = [Key(comment=" ".join(comment), openssh=f"{kind} {blob}") for kind, blob, *comment in lines]
+    found = [key for kind in kinds for key in keys if key.comment.startswith(f"{kind}:")]
+    if len(keys) != len(kinds) or len(found) != len(kinds) or len({key.owner for key in found}) != 1:
+        sys.exit(f"{path} is not a file of the keys {', '.join(kinds)} of one owner")
+    if len({key.openssh for key in found}) != len(kinds):
+        sys.exit(f"{path} has one key twice")
+    return found
+
+
+def run(*words: str, stdin: bytes = b"") -> bool:
+    return subprocess.run(words, input=stdin, capture_output=True, check=False).returncode == 0
+
+
+def ssh_signature_holds(key: Key, namespace: str, message: bytes, signature: Path) -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        allowed = Path(directory, "allowed")
+        allowed.write_text(f"{key.comment} {key.openssh}\n")
+        words = (
+            "ssh-keygen",
+            "-Y",
+            "verify",
+            "-f",
+            str(allowed),
+            "-I",
+            key.comment,
+            "-n",
+            namespace,
+            "-s",
+            str(signature),
+        )
+        return run(*words, stdin=message)
+
+
+def ed25519_holds(key: Key, message: bytes, signature: bytes) -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        pem, signed, proof = (Path(directory, name) for name in ("pem", "text", "signature"))
+        pem.write_text(key.pem)
+        signed.write_bytes(message)
+        proof.write_bytes(signature)
+        asked = ("-in", str(signed), "-sigfile", str(proof))
+        return run("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(pem), "-rawin", *asked)
+
+
+# --- [8] the tree
+
+
+class Tree:
+    """The Merkle tree over lines; remembers the roots of ranges, so that many prefixes cost little more than one."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._leaves = [hashlib.sha256(b"\x00" + line).digest() for line in lines]
+        self._known: dict[tuple[int, int], bytes] = {}
+
+    def root(self, size: int) -> bytes:
+        return self._range(0, size) if size else hashlib.sha256(b"").digest()
+
+    def _range(self, start: int, end: int) -> bytes:
+        if end - start == 1:
+            return self._leaves[start]
+        if (start, end) not in self._known:
+            split = start + (1 << (end - start - 1).bit_length() - 1)
+            both = self._range(start, split) + self._range(split, end)
+            self._known[start, end] = hashlib.sha256(b"\x01" + both).digest()
+        return self._known[start, end]
+
+
+# --- [9] checkpoints
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A signed note, taken apart."""
+
+    text: bytes
+    origin: str
+    size: int
+    root: bytes
+    signatures: list[tuple[str, bytes]]  # name, and key id with what follows it
+
+
+def parse_note(note: bytes) -> Checkpoint:
+    head, gap, tail = note.partition(b"\n\n")
+    signed = head + b"\n"
+    try:
+        origin, size, root = head.decode().split("\n")
+        lines = tail.decode().split("\n")
+        if not gap or lines.pop() or not lines:
+            raise BadBytes("the signature lines do not end as they must")
+        signatures = []
+        for line in lines:
+            dash, name, blob = line.split(" ")
+            if dash != "\u2014":
+                raise BadBytes("a signature line does not begin with an em dash")
+            signatures.append((name, base64.b64decode(blob, validate=True)))
+        if not DECIMALS.fullmatch(size) or size.startswith("-"):
+            raise BadBytes(f"a size of {size}")
+        return Checkpoint(signed, origin, int(size), base64.b64decode(root, validate=True), signatures)
+    except (ValueError, binascii.Error) as wrong:
+        raise BadBytes(f"not a signed note of three lines: {wrong}") from None
+
+
+def key_id(name: str, kind: int, key: Key) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + key.raw).digest()[:4]
+
+
+def signatures_of(note: Checkpoint, name: str, kind: int, key: Key) -> Iterator[bytes]:
+    """What stands behind the key id in the lines that are by this key."""
+    return (blob[4:] for signer, blob in note.signatures if signer == name and blob[:4] == key_id(name, kind, key))
+
+
+def check_note(raw: bytes, keys: Keys, log: Log | None, wrong: Wrong, *, cosigned: bool) -> Checkpoint | None:
+    """Origin, signatures, and the root over the lines of the log."""
+    try:
+        note = parse_note(raw)
+    except BadBytes as what:
+        wrong(str(what))
+        return None
+    if not re.fullmatch(rf"dockd/{keys.station}/[1-9][0-9]*", note.origin):
+        wrong(f"the origin {note.origin} is not this station's")
+    signatures = list(signatures_of(note, note.origin, 0x01, keys.checkpoint))
+    if not signatures or not all(ed25519_holds(keys.checkpoint, note.text, each) for each in signatures):
+        wrong("forged: no signature by the station's checkpoint key, or one that does not verify")
+    if cosigned and keys.store:
+        check_cosignature(note, keys.store, wrong)
+    if log:
+        log.check_prefix(note.size, note.root, "signed", wrong)
+    return note
+
+
+def check_cosignature(note: Checkpoint, store: Key, wrong: Wrong) -> None:
+    signatures = list(signatures_of(note, f"dockd-store/{store.owner}", 0x04, store))
+    if not signatures:
+        wrong("no cosignature by the store's key")
+    for blob in signatures:
+        message = f"cosignature/v1\ntime {int.from_bytes(blob[:8], 'big')}\n".encode() + note.text
+        if not ed25519_holds(store, message, blob[8:]):
+            wrong("forged: the store's cosignature does not verify")
+
+
+# --- [7], [10] the log
+
+
+@dataclass
+class Log:
+    """The lines as they stand, and the entries that could be read, by the line's place counted from 0."""
+
+    lines: list[bytes]
+    entries: dict[int, dict]
+
+    def __post_init__(self) -> None:
+        self._tree = Tree(self.lines)
+
+    def check_prefix(self, size: int, root: bytes, how: str, wrong: Wrong) -> None:
+        if size > len(self.lines):
+            wrong(f"truncated or rolled back: {size} lines were {how}, the log has {len(self.lines)}")
+        elif self._tree.root(size) != root:
+            wrong(f"rewritten: the root over the first {size} lines of the log is not the one that was {how}")
+
+    def seq(self, place: int) -> int:
+        """The number of the entry in that line; an unreadable line counts as the one of its place."""
+        return self.entries[place]["seq"] if place in self.entries else place
+
+    def ordered(self) -> list[dict]:
+        return sorted(self.entries.values(), key=lambda entry: entry["seq"])
+
+
+def check_custody(directory: Path, keys: Keys, report: Report) -> Log:
+    notes = {}
+    for name in ("checkpoint", "witnessed"):  # before the log, which grows meanwhile
+        with suppress(FileNotFoundError):
+            notes[name] = (directory / name).read_bytes()
+    *lines, rest = (directory / "custody.jsonl").read_bytes().split(b"\n")
+    log = Log(lines, dict(readable(lines, keys, report)))
+    check_order(log, report)
+    check_links(log, report)
+    signed = 0
+    if "checkpoint" in notes:
+        note = check_note(notes["checkpoint"], keys, log, report.about("checkpoint"), cosigned=False)
+        signed = note.size if note else 0
+    else:
+        report.defect("checkpoint", "custody/checkpoint is missing")
+    if rest and len(lines) < signed:
+        report.defect(f"line {len(lines) + 1}", "truncated: no line end")
+    elif rest:
+        report.notes.append("the last line has no end: it is being written, or a power cut came; it is no entry")
+    if "witnessed" in notes and keys.store:
+        check_note(notes["witnessed"], keys, log, report.about("witnessed"), cosigned=True)
+    else:
+        report.notes.append("roll-back was not checked by custody/witnessed: it is missing, or store.pub was not given")
+    return log
+
+
+def readable(lines: list[bytes], keys: Keys, report: Report) -> Iterator[tuple[int, dict]]:
+    for place, line in enumerate(lines):
+        wrong = report.about(f"line {place + 1}")
+        if len(line) > MAX_LINE_BYTES:
+            wrong(f"edited: {len(line)} bytes long")
+        try:
+            entry = canonical(line, ENTRY, ENTRY_MAY_HAVE)
+        except BadBytes as what:
+            wrong(f"edited or cut: {what}")
+            continue
+        if entry["station"] != keys.station:
+            wrong("an entry of another station")
+        yield place, entry
+
+
+def check_order(log: Log, report: Report) -> None:
+    """Name what is duplicated, reordered and dropped, by the numbers of the entries."""
+    first: dict[int, int] = {}
+    highest = -1
+    for place, line in enumerate(log.lines):
+        seq, wrong = log.seq(place), report.about(f"line {place + 1}")
+        if seq in first:
+            same = line == log.lines[first[seq]]
+            wrong(f"{'duplicated:' if same else 'edited: the number of'} line {first[seq] + 1}, seq {seq}, again")
+            continue
+        first[seq] = place
+        if seq < highest:
+            wrong(f"reordered: seq {seq} stands after {highest}")
+        highest = max(highest, seq)
+    missing = [seq for seq in range(min(highest, 2 * len(log.lines))) if seq not in first]
+    if missing:
+        report.defect("log", f"dropped: no line has seq {', '.join(map(str, missing[:20]))} ({len(missing)} in all)")
+
+
+def check_links(log: Log, report: Report) -> None:
+    """Follow `prev` by the numbers, wherever the lines stand, so that one edit is named once and in its place."""
+    places: dict[int, list[int]] = {}
+    for place in range(len(log.lines)):
+        places.setdefault(log.seq(place), []).append(place)
+    for place, entry in log.entries.items():
+        before = places.get(entry["seq"] - 1, [])
+        if entry["seq"] == 0 and entry["prev"] != ZEROS:
+            report.defect(f"line {place + 1}", "edited: prev of the first entry is not zeros")
+        if before and entry["prev"] not in {hashlib.sha256(log.lines[each]).hexdigest() for each in before}:
+            report.defect(f"line {before[0] + 1}", f"edited: line {place + 1} was written after another line")
+
+
+# --- [1.2], [1.3] the sealed clip
+
+HEADER = re.compile(
+    rb"age-encryption\.org/v1\n"
+    rb"((?:-> [!-~]+(?: [!-~]+)*\n(?:[A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{0,63}\n)+)"
+    rb"--- [A-Za-z0-9+/]{43}\n"
+)
+
+
+def stanza_types(sealed: Path) -> list[str]:
+    """The types of the stanzas in the age header."""
+    with sealed.open("rb") as file:
+        found = HEADER.match(file.read(MAX_HEADER_BYTES))
+    if not found:
+        raise BadBytes("clip.age has no age v1 header")
+    return [line.split()[1].decode() for line in found[1].split(b"\n") if line.startswith(b"-> ")]
+
+
+def check_sealed_clip(sealed: Path, manifest: dict, wrong: Wrong) -> None:
+    said = manifest["sealed"]
+    with sealed.open("rb") as file:
+        digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    if sealed.stat().st_size != said["size_bytes"]:
+        wrong(f"clip.age has {sealed.stat().st_size} bytes, its manifest says {said['size_bytes']}")
+    if digest != said["digest"]:
+        wrong("clip.age has another digest than its manifest says")
+    recipients, clip = len(manifest["recipients"]), manifest["plaintext"]["size_bytes"]
+    if said["size_bytes"] != 22 + 98 * recipients + 48 + 16 + clip + 16 * max(1, -(-clip // CHUNK_BYTES)):
+        wrong("the sealed length does not follow from the clip's length and the number of recipients")
+    try:
+        types = stanza_types(sealed)
+    except BadBytes as what:
+        wrong(str(what))
+    else:
+        if types != ["X25519"] * recipients:
+            wrong(f"the age header has the stanzas {types}, its manifest names {recipients} recipients")
+
+
+def check_opening(sealed: Path, manifest: dict, identity: Path, wrong: Wrong) -> None:
+    """What `age -d` gives is the plaintext of the manifest, and the key's recipient is one that the manifest names."""
+    public = subprocess.run(["age-keygen", "-y", identity], capture_output=True, text=True, check=True).stdout.split()
+    if not {sha256_digest(each.encode()) for each in public} & set(manifest["recipients"]):
+        wrong("its manifest does not name the recipient of the key that was given")
+    digest, size = hashlib.sha256(), 0
+    words = ["age", "-d", "-i", str(identity), str(sealed)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as age:
+        while block := age.stdout.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    if age.returncode:
+        wrong("age cannot open clip.age")
+    elif {"digest": "sha256:" + digest.hexdigest(), "size_bytes": size} != manifest["plaintext"]:
+        wrong("what age opened is not the plaintext that the manifest states")
+
+
+# --- [4], [5] what the store holds
+
+
+@dataclass
+class Stored:
+    """A record and the digest of its bytes; None where it cannot be read."""
+
+    manifest: dict | None
+    manifest_digest: str
+    receipt: dict | None
+    receipt_digest: str
+
+
+def read_signed(path: Path, key: Key, namespace: str, keys: dict[str, Check], wrong: Wrong) -> tuple[dict | None, str]:
+    """The record and the digest of its bytes; the signature is checked over the bytes as they stand."""
+    if not path.is_file():
+        wrong(f"{path.name} is missing")
+        return None, ""
+    raw = path.read_bytes()
+    if not ssh_signature_holds(key, namespace, raw, path.with_name(path.name + ".sig")):
+        wrong(f"{path.name} is not signed by {key.comment}: edited, or its signature was")
+    try:
+        return canonical(raw, keys), sha256_digest(raw)
+    except BadBytes as what:
+        wrong(f"{path.name}: {what}")
+        return None, sha256_digest(raw)
+
+
+def time_of(nanoseconds: int) -> str | None:
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=nanoseconds // 1_000_000)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_manifest(stored: Stored, keys: Keys, log: Log | None, wrong: Wrong) -> None:
+    manifest = stored.manifest
+    if manifest["station"] != keys.station:
+        wrong("the manifest is of another station")
+    if manifest["mtime"] != time_of(int(manifest["mtime_ns"])):
+        wrong("mtime and mtime_ns of the manifest do not agree")
+    if (manifest["recorded_at"] is None) != (manifest["recorded_at_source"] == "none"):
+        wrong("recorded_at and recorded_at_source of the manifest do not agree")
+    if manifest["size_bytes"] != manifest["plaintext"]["size_bytes"]:
+        wrong("the file's length and that of the plaintext differ in the manifest")
+    if log and not any(
+        entry["seq"] == manifest["custody_seq"]
+        and entry["event"] == "acquisition.sealed"
+        and entry.get("acquisition") == manifest["acquisition"]
+        and entry["details"].get("manifest") == stored.manifest_digest
+        for entry in log.entries.values()
+    ):
+        wrong(f"entry {manifest['custody_seq']} of the log does not say that this manifest was sealed")
+
+
+def check_receipt(stored: Stored, store: Key, log: Log | None, wrong: Wrong) -> None:
+    receipt, manifest = stored.receipt, stored.manifest or {}
+    if receipt["store"] != store.owner:
+        wrong("the receipt is of another store")
+    if receipt["manifest"] != stored.manifest_digest:
+        wrong("the receipt names another manifest")
+    for key in ("acquisition", "station", "nonce", "sealed"):
+        if receipt[key] != manifest.get(key, receipt[key]):
+            wrong(f"the receipt is for another {key}: {receipt[key]}")
+    if log:
+        witnessed = receipt["witnessed"]
+        log.check_prefix(witnessed["size"], bytes.fromhex(witnessed["root"]), "witnessed in its receipt", wrong)
+
+
+def check_receipt_chain(kept: dict[str, Stored], report: Report) -> None:
+    receipts = sorted((each.receipt["receipt_seq"], name) for name, each in kept.items() if each.receipt)
+    expected, digest = 1, "sha256:" + ZEROS
+    for seq, name in receipts:
+        wrong = report.about(f"acquisition {name}")
+        if seq != expected:
+            wrong(f"receipt chain: receipt_seq {seq} where {expected} should follow")
+        elif kept[name].receipt["previous"] != digest:
+            wrong(f"receipt chain: previous of receipt {seq} is not the digest of receipt {seq - 1}")
+        expected, digest = seq + 1, kept[name].receipt_digest
+
+
+def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) -> dict[str, Stored]:
+    """The station's acquisitions, by their ids, and the store's newest checkpoint of the station's log."""
+    note = directory / "checkpoints" / keys.station
+    if note.is_file():
+        check_note(note.read_bytes(), keys, log, report.about("the store's checkpoint"), cosigned=True)
+    kept: dict[str, Stored] = {}
+    for place in sorted((directory / "acquisitions" / keys.station).glob("*")):
+        wrong = report.about(f"acquisition {place.name}")
+        stored = kept[place.name] = Stored(
+            *read_signed(place / "manifest.json", keys.manifest, "manifest.v1@dockd", MANIFEST, wrong),
+            *read_signed(place / "receipt.json", keys.store, "receipt.v1@dockd", RECEIPT, wrong),
+        )
+        if stored.manifest:
+            if stored.manifest["acquisition"] != place.name:
+                wrong(f"the manifest is of another acquisition, {stored.manifest['acquisition']}")
+            check_manifest(stored, keys, log, wrong)
+        if stored.receipt:
+            check_receipt(stored, keys.store, log, wrong)
+        if not (place / "clip.age").is_file():
+            wrong("clip.age is missing")
+        elif stored.manifest:
+            check_sealed_clip(place / "clip.age", stored.manifest, wrong)
+            if keys.identity:
+                check_opening(place / "clip.age", stored.manifest, keys.identity, wrong)
+    check_receipt_chain(kept, report)
+    return kept
+
+
+# --- [7.2] what must stand before an erasure
+
+
+def check_erasures(log: Log, kept: dict[str, Stored] | None, report: Report) -> None:
+    before: dict[str, dict[str, dict]] = {}  # of each acquisition the last entry of each event
+    for entry in log.ordered():
+        events = before.setdefault(entry.get("acquisition", ""), {})
+        if entry["event"] == "acquisition.erased":
+            wrong = report.about(f"erasure of {entry.get('acquisition')} (seq {entry['seq']})")
+            check_erasure(entry, events, wrong)
+            if kept is not None and "acquisition.stored" in events:
+                check_kept(events["acquisition.stored"], kept.get(entry.get("acquisition", "")), wrong)
+        events[entry["event"]] = entry
+
+
+def check_erasure(erased: dict, events: dict[str, dict], wrong: Wrong) -> None:
+    wanted = [f"acquisition.{event}" for event in ("sealed", "stored", "reread", "warranted")]
+    for event in wanted:
+        if event not in events:
+            wrong(f"no {event} before it")
+    if not all(event in events for event in wanted):
+        return
+    sealed, stored, reread, warranted = (events[event] for event in wanted)
+    plaintext, warrant = sealed["details"].get("plaintext"), warranted["details"].get("warrant", {})
+    if reread["details"].get("plaintext") != plaintext:
+        wrong("the second read found another digest than the first")
+    if {each.get("docking") for each in (reread, warranted, warrant)} != {erased.get("docking")}:
+        wrong("the second read or the warrant is of another docking")
+    if not sealed["seq"] < stored["seq"] < warranted["seq"] or not sealed["seq"] < reread["seq"] < warranted["seq"]:
+        wrong("it was warranted before it was sealed, stored and read again")
+    if warrant.get("plaintext") != plaintext or warrant.get("receipt") != stored["details"].get("receipt"):
+        wrong("the warrant rests on another digest or receipt")
+
+
+def check_kept(stored: dict, kept: Stored | None, wrong: Wrong) -> None:
+    if not kept or not kept.receipt:
+        wrong("erased, and the store holds no receipt for it")
+    elif kept.receipt_digest != stored["details"].get("receipt"):
+        wrong("the store's receipt is not the one that the log names")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="verify a custody directory and a store's directory, without dockd")
+    parser.add_argument("--station-pub", type=Path, required=True)
+    parser.add_argument("--store-pub", type=Path)
+    parser.add_argument("--custody", type=Path)
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--key", type=Path, help="an age identity file, to open every clip")
+    asked = parser.parse_args()
+    if asked.store and not asked.store_pub:
+        parser.error("--store needs --store-pub")
+    manifest, checkpoint = read_keys(asked.station_pub, "dockd-station", "dockd-checkpoint")
+    store = read_keys(asked.store_pub, "dockd-store")[0] if asked.store_pub else None
+    keys = Keys(manifest=manifest, checkpoint=checkpoint, store=store, identity=asked.key)
+    report = Report()
+    log = check_custody(asked.custody, keys, report) if asked.custody else None
+    kept = check_store(asked.store, keys, log, report) if asked.store else None
+    if log:
+        check_erasures(log, kept, report)
+    for defect in report.defects:
+        sys.stdout.write(f"defect: {defect}\n")
+    for note in report.notes:
+        sys.stdout.write(f"note: {note}\n")
+    sys.stdout.write(f"{len(report.defects)} defects\n" if report.defects else "clean\n")
+    return 1 if report.defects else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
