@@ -16,7 +16,8 @@ from dockd.core.sshsig import PublicKey
 from dockd.errors import DockdError, VerificationFailed
 from dockd.model import SignedBytes
 
-LOG, CHECKPOINT, VKEY, WITNESSED = "custody.jsonl", "checkpoint", "checkpoint.vkey", "witnessed"
+LOG, CHECKPOINT, WITNESSED = "custody.jsonl", "checkpoint", "witnessed"
+VKEY, PEM = "checkpoint.vkey", "checkpoint.pem"
 _SMALL_BYTES = 1024 * 1024  # of every file but the log
 
 
@@ -85,9 +86,12 @@ def verify_custody(
     witnessed = _optional(place.directory / WITNESSED)
     if witnessed is not None:
         try:
-            anchors.append(said.checkpoint(witnessed, place.directory / WITNESSED))
+            anchors.append(said.cosigned(witnessed, place.directory / WITNESSED))
         except VerificationFailed as error:
             doubts.append(str(error))
+    pem = _optional(place.directory / PEM)
+    if pem is not None and pem != checkpoint.public_pem(public):
+        doubts.append(f"{place.directory / PEM} is another key: what openssl says with it tells nothing of this log")
     if against is None:
         not_checked.append(
             "roll-back: that the log was not put back to an older state as a whole; give --against a receipt or a "
@@ -101,8 +105,8 @@ def verify_custody(
         log=place.log,
         report=report,
         key=key,
-        established=tuple(said.established),
-        not_checked=(*not_checked, *said.not_checked),
+        established=tuple(dict.fromkeys(said.established)),
+        not_checked=(*not_checked, *dict.fromkeys(said.not_checked)),
         doubts=tuple(doubts),
     )
 
@@ -135,20 +139,19 @@ class _Said:
         content = _small(path)
         if content.lstrip()[:1] == b"{":
             return self._receipt(content, path)
-        anchor = self.checkpoint(content, path)
-        if self._store is None:
-            self.not_checked.append(f"who cosigned {path}: give --store-key store.pub for that")
-        else:
-            checkpoint.verify_cosignature(content, f"dockd-store/{self._store.store}", self._store.key)
-            self.established.append(f"{path} is cosigned by store {self._store.store}")
-        return anchor
+        return self.cosigned(content, path)
 
-    def checkpoint(self, note: bytes, path: Path) -> Anchor:
-        """What a checkpoint of this log says. Raises VerificationFailed."""
+    def cosigned(self, note: bytes, path: Path) -> Anchor:
+        """What a cosigned checkpoint of this log says. Raises VerificationFailed."""
         try:
             head = checkpoint.parse_and_verify(note, self._origin, self._public)
         except VerificationFailed as error:
             raise VerificationFailed(f"{path} is no checkpoint of {self._origin}: {error}") from error
+        if self._store is None:
+            self.not_checked.append(f"who cosigned {path}: give --store-key store.pub for that")
+        else:
+            checkpoint.verify_cosignature(note, f"dockd-store/{self._store.store}", self._store.key)
+            self.established.append(f"{path} is cosigned by store {self._store.store}")
         return Anchor(name=f"the checkpoint {path}", size=head.size, root=head.root)
 
     def _receipt(self, content: bytes, path: Path) -> Anchor:

@@ -59,8 +59,8 @@ def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds (truncated) and Z. Raises ValueError for a naive time."""
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
-    utc = moment.astimezone(UTC)
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
+    # Not strftime: its %Y has fewer than four digits for years before 1000, which a camera's file system may state.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parse_time(text: object) -> datetime:

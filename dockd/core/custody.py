@@ -90,7 +90,7 @@ def parse_entry(line: bytes) -> Entry:
         event=fields.text("event"),
         station=StationId(fields.uuid("station")),
         details=fields.mapping("details"),
-        bay=BayNumber(fields.count("bay")) if "bay" in record else None,
+        bay=BayNumber(fields.count("bay", least=1)) if "bay" in record else None,
         docking=DockingId(fields.uuid("docking")) if "docking" in record else None,
         acquisition=AcquisitionId(fields.uuid("acquisition")) if "acquisition" in record else None,
         camera=fields.text("camera") if "camera" in record else None,

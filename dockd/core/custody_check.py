@@ -6,6 +6,7 @@ every link after the change was made anew. Neither stands in for the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from dockd.core.sshsig import PublicKey
 from dockd.errors import VerificationFailed
 from dockd.model import StationId
 
+_GENERATION = re.compile(r"[1-9][0-9]*")
 _CAP = 1000  # defects, gaps and strays that are kept; the rest is counted
 
 
@@ -76,7 +78,7 @@ class Report:
 def station_of(origin: str) -> StationId:
     """The station that a log's name names. Raises VerificationFailed."""
     parts = origin.split("/")
-    if len(parts) != 3 or parts[0] != "dockd" or not parts[2].isascii() or not parts[2].isdigit():  # noqa: PLR2004
+    if len(parts) != 3 or parts[0] != "dockd" or not _GENERATION.fullmatch(parts[2]):  # noqa: PLR2004
         raise VerificationFailed(f"not the name of a custody log: {origin!r} (expected dockd/<station>/<generation>)")
     return StationId(parts[1])
 

@@ -38,11 +38,11 @@ class Fields:
             pass
         raise self._wrong(key, "a UUID")
 
-    def count(self, key: str) -> int:
-        """A whole number, 0 or more."""
+    def count(self, key: str, *, least: int = 0) -> int:
+        """A whole number, `least` or more."""
         value = self._take(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._wrong(key, "a whole number, 0 or more")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self._wrong(key, f"a whole number, {least} or more")
         return value
 
     def integer(self, key: str) -> int:

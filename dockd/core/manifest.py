@@ -113,7 +113,7 @@ def decode(payload: bytes) -> Manifest:
     manifest = Manifest(
         acquisition=AcquisitionId(fields.uuid("acquisition")),
         station=StationId(fields.uuid("station")),
-        bay=BayNumber(fields.count("bay")),
+        bay=BayNumber(fields.count("bay", least=1)),
         docking=DockingId(fields.uuid("docking")),
         camera=CameraIdentity(
             **{key: camera.text(key) for key in ("vendor", "product", "serial", "model", "volume_id")}

@@ -218,6 +218,32 @@ def test_p07_roll_back_shows_by_the_witnessed_checkpoint_beside_the_log(custody,
     assert (code, "witnessed has 18 entries" in out) == (65, True)
 
 
+def test_p07_given_the_stores_key_the_witnessed_checkpoint_must_be_cosigned(custody, run, store_pub):
+    note = note_at(custody, 18)
+    (custody / "witnessed").write_bytes(checkpoint.cosign(note, STORE_KEY, f"dockd-store/{STORE}", START))
+    code, out, _ = run("verify", custody, "--store-key", store_pub)
+    assert (code, f"witnessed is cosigned by store {STORE}" in out) == (0, True)
+    for forged in (note, checkpoint.cosign(note, KEY, f"dockd-store/{STORE}", START)):
+        (custody / "witnessed").write_bytes(forged)
+        assert run("verify", custody, "--store-key", store_pub)[0] == 65
+        code, out, _ = run("verify", custody)
+        assert (code, "not checked who cosigned" in out) == (0, True)
+
+
+def test_a_key_for_openssl_that_is_not_the_logs_is_told(custody, run):
+    (custody / "checkpoint.pem").write_bytes(checkpoint.public_pem(MANIFEST_KEY.public))
+    code, out, _ = run("verify", custody)
+    assert (code, "checkpoint.pem is another key" in out) == (65, True)
+
+
+@pytest.mark.parametrize("generation", ["0", "01", "x", "1/2", ""])
+def test_a_log_of_no_generation_is_refused(custody, run, generation):
+    origin = f"dockd/{STATION}/{generation}"
+    (custody / "checkpoint.vkey").write_text(checkpoint.vkey(origin, KEY.public) + "\n")
+    code, _, err = run("verify", custody)
+    assert (code, "not the name of a custody log" in err) == (65, True)
+
+
 @pytest.mark.parametrize(
     ("forge", "reason"),
     [

@@ -33,10 +33,24 @@ def test_a_manifest_has_the_documented_fields(clip):
 
 
 @pytest.mark.parametrize(
+    ("mtime_ns", "mtime"),
+    [
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (-30_641_760_000 * 10**9, "0999-01-01T00:00:00.000Z"),
+        (253_402_300_799_999_999_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800 * 10**9, None),
+    ],
+)
+def test_a_file_systems_odd_times_are_stated_in_the_one_spelling(clip, mtime_ns, mtime):
+    assert json.loads(manifest.encode(clip.manifest(mtime_ns=mtime_ns)))["mtime"] == mtime
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"bay": "3"},
         {"bay": True},
+        {"bay": 0},
         {"bay": -1},
         {"acquisition": "x"},
         {"path": "A%2fB"},
