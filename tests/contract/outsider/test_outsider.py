@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from dockd.core import canonical, checkpoint, merkle
+from dockd.core.sshsig import SigningKey
+
 SCRIPT = Path(__file__).with_name("verify_outsider.py")
 DOCUMENT = Path(__file__).parents[3] / "docs" / "formats.md"
 NEEDED = ("openssl", "ssh-keygen", "age", "age-keygen")
@@ -55,9 +58,9 @@ class Left:
         found = (self.root / "store" / "acquisitions").glob("*/*")
         return sorted(found, key=lambda each: json.loads((each / "receipt.json").read_bytes())["receipt_seq"])
 
-    def outsider(self, *more):
-        """The script's exit code and what it said; `more` replaces the store and the key."""
-        words = more or ("--store", self.root / "store", "--key", self.root / "working.key")
+    def outsider(self, *, store=True, key="working.key"):
+        """The script's exit code and what it said."""
+        words = ("--store", self.root / "store", "--key", self.root / key) if store else ()
         done = subprocess.run(
             [
                 *(sys.executable, "-I", SCRIPT, "--station-pub", self.root / "station.pub"),
@@ -72,11 +75,10 @@ class Left:
         return done.returncode, done.stdout
 
     def dockd(self):
-        """The exit code of `dockd custody verify` and what it said, given the same keys and the cosigned checkpoint."""
+        """The exit code of `dockd custody verify` and what it said, given the same keys."""
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "dockd", "custody", "verify", self.custody),
-                *("--against", self.custody / "witnessed"),
                 *("--station-key", self.root / "station.pub", "--store-key", self.root / "store.pub"),
             ],
             capture_output=True,
@@ -119,7 +121,7 @@ def left(finished, tmp_path):
 
 def test_what_the_programs_leave_is_clean_to_a_stranger(left):
     assert left.outsider() == (0, "clean\n")
-    assert left.outsider("--store", left.root / "store", "--key", left.root / "escrow.key") == (0, "clean\n")
+    assert left.outsider(key="escrow.key") == (0, "clean\n")
     assert left.dockd()[0] == 0
     assert len(left.stored()) == 4
     assert len(left.places("erased")) == 3
@@ -370,13 +372,25 @@ def test_p10_both_see_a_forged_cosignature(left, forge):
     assert left.dockd()[0] == 65
 
 
+@pytest.mark.parametrize("name", ["checkpoint.vkey", "checkpoint.pem"])
+def test_both_see_a_public_key_that_is_not_the_logs(left, name):
+    key = SigningKey.generate().public
+    origin = (left.custody / "checkpoint").read_text().split("\n")[0]
+    of_other = {
+        "checkpoint.vkey": f"{checkpoint.vkey(origin, key)}\n".encode(),
+        "checkpoint.pem": checkpoint.public_pem(key),
+    }
+    (left.custody / name).write_bytes(of_other[name])
+    code, said = left.outsider()
+    assert code == 1
+    assert f"defect: {name}: not the public key" in said
+    assert left.dockd()[0] == 65
+
+
 def test_p10_both_see_a_log_that_was_put_back_with_its_checkpoint(left):
     """The log ends early, and the checkpoint is an older one, truly signed: only what was kept elsewhere tells."""
-    newer = left.custody / "newer"
-    shutil.copytree(left.custody, newer, ignore=shutil.ignore_patterns("newer"))
     size = size_of(left.custody / "witnessed")
-    older = left.custody / "witnessed"
-    (left.custody / "checkpoint").write_bytes(take_the_cosignature(older.read_bytes()))
+    (left.custody / "checkpoint").write_bytes(take_the_cosignature((left.custody / "witnessed").read_bytes()))
     assert left.outsider()[0] == 0, "lines past the checkpoint are only not yet signed"
     left.log.write_bytes(b"".join(left.lines()[: size - 1]))
     code, said = left.outsider()
@@ -492,3 +506,196 @@ def test_p03_a_stranger_sees_an_erasure_whose_receipt_the_store_does_not_hold(le
     code, said = left.outsider()
     assert code == 1
     assert re.search(f"^defect: erasure of {erased} .*the store holds no receipt", said, re.MULTILINE), said
+
+
+# --- what must stand before an erasure
+
+
+class Story:
+    """The entries about one erased clip, to be told otherwise and signed anew by the station's own key."""
+
+    def __init__(self, left, finished):
+        self._left = left
+        self._key = SigningKey.parse((finished / "station" / "keys" / "checkpoint.key").read_bytes())
+        self.entries = left.entries()
+        self.acquisition = next(e["acquisition"] for e in self.entries if e["event"] == "acquisition.erased")
+
+    def find(self, event):
+        return next(
+            entry
+            for entry in self.entries
+            if entry["event"] == f"acquisition.{event}" and entry["acquisition"] == self.acquisition
+        )
+
+    def remove(self, event):
+        self.entries.remove(self.find(event))
+
+    def add(self, event, before, details, **changes):
+        place = self.entries.index(self.find(before))
+        self.entries.insert(place, self.find(before) | {"event": f"acquisition.{event}", "details": details} | changes)
+
+    def tell(self):
+        """Write the log with every link, the root and the signature right."""
+        lines = []
+        for seq, entry in enumerate(self.entries):
+            before = hashlib.sha256(lines[-1]).hexdigest() if lines else "0" * 64
+            lines.append(canonical.encode(entry | {"seq": seq, "prev": before}))
+        self.sign(lines, len(lines))
+
+    def sign(self, lines, start):
+        """Write these lines, with new links from `start` on, under a new checkpoint."""
+        for number in range(start, len(lines)):
+            before = hashlib.sha256(lines[number - 1]).hexdigest().encode()
+            lines[number] = re.sub(rb'"prev":"[0-9a-f]{64}"', b'"prev":"' + before + b'"', lines[number], count=1)
+        frontier = merkle.Frontier()
+        for line in lines:
+            frontier.append(line)
+        custody = self._left.custody
+        custody.joinpath("custody.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        origin = checkpoint.origin_of(self.entries[0]["station"], 1)
+        head = checkpoint.Checkpoint(origin=origin, size=len(lines), root=frontier.root())
+        custody.joinpath("checkpoint").write_bytes(checkpoint.sign(head, self._key))
+        custody.joinpath("witnessed").unlink()
+
+
+OTHER_DOCKING, OTHER_DIGEST = "019c15f4-2b80-7000-8000-00000000000d", "sha256:" + "7" * 64
+
+
+def without(event):
+    return lambda story: story.remove(event)
+
+
+def with_detail(event, **details):
+    return lambda story: story.find(event)["details"].update(details)
+
+
+def with_warrant(**changes):
+    return lambda story: story.find("warranted")["details"]["warrant"].update(changes)
+
+
+def in_another_docking(event):
+    return lambda story: story.find(event).update(docking=OTHER_DOCKING)
+
+
+def added(event, **details):
+    return lambda story: story.add(event, "erased", details)
+
+
+def read_again_too_late(story):
+    reread = story.find("reread")
+    story.entries.remove(reread)
+    story.entries.insert(story.entries.index(story.find("erased")), reread)
+
+
+def resumed(**changes):
+    def tell(story):
+        warrant = story.find("warranted")["details"]["warrant"] | {
+            "remnant": "yes",
+            "docking": OTHER_DOCKING,
+            "size_bytes": 0,
+        }
+        story.add("erasure_resumed", "erased", {"warrant": warrant | changes}, docking=OTHER_DOCKING)
+        story.find("erased")["docking"] = OTHER_DOCKING
+
+    return tell
+
+
+def seen_gone(story):
+    story.find("erased").update(docking=OTHER_DOCKING, details={"method": "delete", "checked": "not in the listing"})
+
+
+def damaged_and_released(story):
+    story.find("sealed")["details"]["verdict"] = "damaged"
+    story.add("released", "warranted", {"operator": "uid 0", "reason": "seen"})
+
+
+UNTRUE_STORIES = {
+    "never sealed": (without("sealed"), "no acquisition.sealed"),
+    "never stored": (without("stored"), "no acquisition.stored"),
+    "never read again": (without("reread"), "no acquisition.reread"),
+    "never warranted": (without("warranted"), "no acquisition.warranted"),
+    "read again after the warrant": (read_again_too_late, "no acquisition.reread before its warrant"),
+    "read again in another docking": (in_another_docking("reread"), "second read is of another docking"),
+    "the second read found other bytes": (with_detail("reread", plaintext=OTHER_DIGEST), "second read found another"),
+    "the warrant of another docking": (with_warrant(docking=OTHER_DOCKING), "another docking than the warrant"),
+    "the warrant on another digest": (with_warrant(plaintext=OTHER_DIGEST), "the warrant rests on another digest"),
+    "the warrant on another receipt": (with_warrant(receipt=OTHER_DIGEST), "the warrant rests on another receipt"),
+    "the warrant for another clip": (with_warrant(acquisition=OTHER_DOCKING), "the warrant is for something else"),
+    "the warrant had lapsed": (added("lapsed", reason=""), "its warrant had lapsed"),
+    "the reads disagreed": (added("contested"), "its two reads disagreed"),
+    "damaged and not released": (with_detail("sealed", verdict="damaged"), "nobody released it"),
+    "erased in another docking": (in_another_docking("erased"), "no acquisition.erasure_resumed"),
+    "resumed on another receipt": (resumed(receipt=OTHER_DIGEST), "the warrant for the remnant"),
+    "resumed on another file": (resumed(inode="1"), "the warrant for the remnant"),
+    "resumed as if it were whole": (resumed(remnant="no"), "the warrant for the remnant"),
+}
+TRUE_STORIES = {
+    "as it was": lambda story: None,
+    "an erasure that a later docking finished": resumed(),
+    "an erasure that a later docking saw done": seen_gone,
+    "a damaged clip that was released": damaged_and_released,
+}
+
+
+@pytest.mark.parametrize("what", UNTRUE_STORIES)
+def test_p01_a_stranger_sees_an_erasure_without_what_must_stand_before_it(left, finished, what):
+    change, named = UNTRUE_STORIES[what]
+    story = Story(left, finished)
+    change(story)
+    story.tell()
+    code, said = left.outsider(store=False)
+    assert code == 1
+    assert re.search(f"^defect: erasure of {story.acquisition} .*{named}", said, re.MULTILINE), said
+    defects = [line for line in said.splitlines() if line.startswith("defect:")]
+    assert all(f"erasure of {story.acquisition}" in line for line in defects), said
+
+
+@pytest.mark.parametrize("what", TRUE_STORIES)
+def test_a_stranger_accepts_each_way_that_an_erasure_may_go(left, finished, what):
+    story = Story(left, finished)
+    TRUE_STORIES[what](story)
+    story.tell()
+    code, said = left.outsider(store=False)
+    assert code == 0, said
+
+
+# --- what a log may say: signed entries in odd spellings
+
+
+ODD_ENTRIES = {
+    "bay 0": (rb'"bay":\d+', b'"bay":0', 1),
+    "bay as text": (rb'"bay":\d+', b'"bay":"1"', 1),
+    "bay true": (rb'"bay":\d+', b'"bay":true', 1),
+    "the largest integer": (rb'"bay":\d+', b'"bay":9007199254740991', 0),
+    "one beyond it": (rb'"bay":\d+', b'"bay":9007199254740992', 1),
+    "a docking that is UUIDv4": (rb'"docking":"[^"]*"', b'"docking":"11111111-1111-4111-8111-111111111111"', 0),
+    "a docking in upper case": (rb'"docking":"[^"]*"', b'"docking":"01A1FD8C-B055-72AF-AC42-13EE56BF9EC4"', 1),
+    "a day that is none": (rb'"at":"[^"]*"', b'"at":"2026-02-30T00:00:00.000Z"', 1),
+    "no milliseconds": (rb'"at":"[^"]*"', b'"at":"2026-02-03T00:00:00Z"', 1),
+    "a time long ago": (rb'"at":"[^"]*"', b'"at":"0001-01-01T00:00:00.000Z"', 0),
+    "an event that nobody knows": (rb'"event":"[^"]*"', b'"event":"clip.praised"', 0),
+    "an escape that is needed": (rb'"event":"[^"]*"', rb'"event":"\\u001f"', 0),
+    "an escape in upper case": (rb'"event":"[^"]*"', rb'"event":"\\u001F"', 1),
+    "an escape that is not needed": (rb'"event":"[^"]*"', rb'"event":"\\/"', 1),
+    "DEL as itself": (rb'"event":"[^"]*"', b'"event":"\x7f"', 0),
+    "half a surrogate pair": (rb'"event":"[^"]*"', rb'"event":"\\ud800"', 1),
+    "bytes that are no UTF-8": (rb'"event":"[^"]*"', b'"event":"\xff"', 1),
+    "keys in the order of code points": (rb'"details":\{[^}]*\}', '"details":{"\uff21":1,"\U0001f600":2}'.encode(), 0),
+    "keys in the order of UTF-16": (rb'"details":\{[^}]*\}', '"details":{"\U0001f600":2,"\uff21":1}'.encode(), 1),
+    "details null": (rb'"details":\{[^}]*\}', b'"details":null', 1),
+    "a camera that is null": (rb'"camera":"[^"]*"', b'"camera":null', 1),
+    "another version": (rb'"v":1', b'"v":2', 1),
+}
+
+
+@pytest.mark.parametrize("what", ODD_ENTRIES)
+def test_a_stranger_and_dockd_agree_on_signed_entries_in_odd_spellings(left, finished, what):
+    pattern, replacement, code = ODD_ENTRIES[what]
+    story = Story(left, finished)
+    place = next(n for n, entry in enumerate(story.entries) if entry["event"] == "docking.listed")
+    lines = left.lines()
+    lines[place], count = re.subn(pattern, replacement, lines[place], count=1)
+    assert count == 1
+    story.sign([line[:-1] for line in lines], place + 1)
+    assert left.outsider(store=False)[0] == code
+    assert left.dockd()[0] == 65 * code

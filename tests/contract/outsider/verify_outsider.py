@@ -65,7 +65,6 @@ def sha256_digest(content: bytes) -> str:
 HEX64 = re.compile(r"[0-9a-f]{64}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 PATH = re.compile(r"(?:[/A-Za-z0-9._~-]|%[0-9A-F]{2})+")
 DECIMALS = re.compile(r"0|-?[1-9][0-9]*")
@@ -132,9 +131,9 @@ CAMERA = shape(vendor=text, product=text, serial=text, model=text, volume_id=tex
 MANIFEST: dict[str, Check] = {  # [4]
     "type": one_of("manifest"),
     "v": one_of(1),
-    "acquisition": like(UUID7),
+    "acquisition": like(UUID),
     "station": like(UUID),
-    "docking": like(UUID7),
+    "docking": like(UUID),
     "bay": number_from(1),
     "camera": CAMERA,
     "path": is_path,
@@ -149,7 +148,7 @@ MANIFEST: dict[str, Check] = {  # [4]
     "category_reason": text,
     "verdict": one_of("intact", "damaged", "unrecognised"),
     "reasons": list_of(text),
-    "container": one_of("mp4", "fragmented-mp4", "avi", "mpeg-ts", "unknown"),
+    "container": text,
     "plaintext": DIGEST_AND_SIZE,
     "sealed": DIGEST_AND_SIZE,
     "recipients": list_of(like(DIGEST)),
@@ -157,14 +156,14 @@ MANIFEST: dict[str, Check] = {  # [4]
     "custody_seq": number_from(0),
     "nonce": like(HEX64),
     "role": text,
-    "of": either(like(UUID7), one_of(None)),
+    "of": either(like(UUID), one_of(None)),
 }
 RECEIPT: dict[str, Check] = {  # [5]
     "type": one_of("receipt"),
     "v": one_of(1),
     "store": like(UUID),
     "station": like(UUID),
-    "acquisition": like(UUID7),
+    "acquisition": like(UUID),
     "manifest": like(DIGEST),
     "sealed": DIGEST_AND_SIZE,
     "nonce": like(HEX64),
@@ -186,8 +185,8 @@ ENTRY: dict[str, Check] = {  # [7]
 }
 ENTRY_MAY_HAVE: dict[str, Check] = {
     "bay": number_from(1),
-    "docking": like(UUID7),
-    "acquisition": like(UUID7),
+    "docking": like(UUID),
+    "acquisition": like(UUID),
     "camera": text,
 }
 
@@ -465,11 +464,23 @@ def check_custody(directory: Path, keys: Keys, report: Report) -> Log:
         report.defect(f"line {len(lines) + 1}", "truncated: no line end")
     elif rest:
         report.notes.append("the last line has no end: it is being written, or a power cut came; it is no entry")
+    check_public_halves(
+        directory, keys.checkpoint, notes.get("checkpoint", b"").split(b"\n")[0].decode(errors="replace"), report
+    )
     if "witnessed" in notes and keys.store:
         check_note(notes["witnessed"], keys, log, report.about("witnessed"), cosigned=True)
     else:
         report.notes.append("roll-back was not checked by custody/witnessed: it is missing, or store.pub was not given")
     return log
+
+
+def check_public_halves(directory: Path, key: Key, origin: str, report: Report) -> None:
+    """The keys that stand beside the log prove nothing, but must not lead anybody astray."""
+    vkey = f"{origin}+{key_id(origin, 0x01, key).hex()}+{base64.b64encode(bytes([0x01]) + key.raw).decode()}\n"
+    for name, right in (("checkpoint.vkey", vkey), ("checkpoint.pem", key.pem)):
+        path = directory / name
+        if path.is_file() and path.read_text(errors="replace") != right:
+            report.defect(name, "not the public key of the checkpoint")
 
 
 def readable(lines: list[bytes], keys: Keys, report: Report) -> Iterator[tuple[int, dict]]:
@@ -688,34 +699,73 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
 
 
 def check_erasures(log: Log, kept: dict[str, Stored] | None, report: Report) -> None:
-    before: dict[str, dict[str, dict]] = {}  # of each acquisition the last entry of each event
+    histories: dict[str, list[dict]] = {}  # the entries of each acquisition so far
     for entry in log.ordered():
-        events = before.setdefault(entry.get("acquisition", ""), {})
+        acquisition = entry.get("acquisition", "")
+        before = histories.setdefault(acquisition, [])
         if entry["event"] == "acquisition.erased":
-            wrong = report.about(f"erasure of {entry.get('acquisition')} (seq {entry['seq']})")
-            check_erasure(entry, events, wrong)
-            if kept is not None and "acquisition.stored" in events:
-                check_kept(events["acquisition.stored"], kept.get(entry.get("acquisition", "")), wrong)
-        events[entry["event"]] = entry
+            wrong = report.about(f"erasure of {acquisition} (seq {entry['seq']})")
+            check_erasure(entry, before, wrong)
+            stored = last(before, "stored")
+            if kept is not None and stored:
+                check_kept(stored, kept.get(acquisition), wrong)
+        before.append(entry)
 
 
-def check_erasure(erased: dict, events: dict[str, dict], wrong: Wrong) -> None:
-    wanted = [f"acquisition.{event}" for event in ("sealed", "stored", "reread", "warranted")]
-    for event in wanted:
-        if event not in events:
-            wrong(f"no {event} before it")
-    if not all(event in events for event in wanted):
+def last(entries: list[dict], event: str) -> dict | None:
+    return next((entry for entry in reversed(entries) if entry["event"] == f"acquisition.{event}"), None)
+
+
+def check_erasure(erased: dict, before: list[dict], wrong: Wrong) -> None:
+    """The erasure rests on the last warrant before it, and that one on entries before it."""
+    warranted = last(before, "warranted")
+    if not warranted:
+        wrong("no acquisition.warranted before it")
+        check_warrant({}, {}, before, wrong)
         return
-    sealed, stored, reread, warranted = (events[event] for event in wanted)
-    plaintext, warrant = sealed["details"].get("plaintext"), warranted["details"].get("warrant", {})
-    if reread["details"].get("plaintext") != plaintext:
+    place = before.index(warranted)
+    check_warrant(warranted, warranted["details"].get("warrant", {}), before[:place], wrong)
+    after = before[place + 1 :]
+    if last(after, "lapsed"):
+        wrong("its warrant had lapsed")
+    if last(before, "contested"):
+        wrong("its two reads disagreed")
+    if erased.get("camera") != warranted.get("camera"):
+        wrong("it was erased from another camera than the warrant's")
+    if erased.get("docking") != warranted.get("docking") and "overwritten_bytes" in erased["details"]:
+        check_resumed(erased, warranted, last(after, "erasure_resumed"), wrong)
+
+
+def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wrong) -> None:
+    sealed, stored, reread = (last(before, event) for event in ("sealed", "stored", "reread"))
+    for event, found in (("sealed", sealed), ("stored", stored), ("reread", reread)):
+        if not found:
+            wrong(f"no acquisition.{event} before {'its warrant' if warranted else 'it'}")
+    if not (warranted and sealed and stored and reread):
+        return
+    if reread["details"].get("plaintext") != sealed["details"].get("plaintext"):
         wrong("the second read found another digest than the first")
-    if {each.get("docking") for each in (reread, warranted, warrant)} != {erased.get("docking")}:
-        wrong("the second read or the warrant is of another docking")
-    if not sealed["seq"] < stored["seq"] < warranted["seq"] or not sealed["seq"] < reread["seq"] < warranted["seq"]:
-        wrong("it was warranted before it was sealed, stored and read again")
-    if warrant.get("plaintext") != plaintext or warrant.get("receipt") != stored["details"].get("receipt"):
-        wrong("the warrant rests on another digest or receipt")
+    if {reread.get("docking"), warrant.get("docking")} != {warranted.get("docking")}:
+        wrong("the second read is of another docking than the warrant")
+    if warrant.get("acquisition") != warranted["acquisition"] or warrant.get("remnant") != "no":
+        wrong("the warrant is for something else")
+    if warrant.get("plaintext") != sealed["details"].get("plaintext"):
+        wrong("the warrant rests on another digest")
+    if warrant.get("receipt") != stored["details"].get("receipt"):
+        wrong("the warrant rests on another receipt")
+    if sealed["details"].get("verdict") != "intact" and not last(before, "released"):
+        wrong(f"the clip is {sealed['details'].get('verdict')}, and nobody released it")
+
+
+def check_resumed(erased: dict, warranted: dict, resumed: dict | None, wrong: Wrong) -> None:
+    """A later docking overwrote what was left: only under a warrant of its own, for the same."""
+    first, second = (entry["details"].get("warrant", {}) if entry else {} for entry in (warranted, resumed))
+    if not resumed or {resumed.get("docking"), second.get("docking")} != {erased.get("docking")}:
+        wrong("it was erased in another docking than its warrant's, and no acquisition.erasure_resumed is of that one")
+        return
+    same = all(second.get(key) == first.get(key) for key in ("acquisition", "camera", "inode", "plaintext", "receipt"))
+    if not same or second.get("remnant") != "yes":
+        wrong("the warrant for the remnant is for something else")
 
 
 def check_kept(stored: dict, kept: Stored | None, wrong: Wrong) -> None:
