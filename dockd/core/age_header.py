@@ -95,7 +95,7 @@ def parse_header(prefix: bytes | bytearray | memoryview) -> Header | None:
         return None
 
 
-class _NeedMore(Exception):  # noqa: N818  no error: the caller answers None
+class _NeedMore(Exception):
     """The bytes end before the header does."""
 
 

@@ -123,5 +123,4 @@ def check_uploads_went_on(trial) -> None:
                 assert offset or not acknowledged, f"{upload} was sent from zero again: {requests}"
                 resumed += asked and bool(offset)
             acknowledged, asked = max(acknowledged, durable or 0), method == "HEAD"
-    print(f"{resumed} uploads went on where the store stood")
     assert resumed, "no upload was ever gone on with after a doubt: the test shows nothing"

@@ -22,7 +22,7 @@ E, S = AcquisitionEvent, AcquisitionState
 DOCKINGS = (1, 2)
 
 
-class Undo(Exception):  # noqa: N818  not an error: a wish
+class Undo(Exception):
     """Raised by a change that is to leave no trace."""
 
 

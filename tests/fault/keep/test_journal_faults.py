@@ -290,7 +290,7 @@ asyncio.run(main())
 async def test_p02_kill_at_any_moment_loses_nothing_that_was_answered(kit, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(kit.key.private_pem())
-    chance = random.Random(20)  # noqa: S311  a fixed seed, to be able to repeat a failure
+    chance = random.Random(20)
     answered = -1
     for _ in range(8):
         wanted = chance.randrange(1, 200)

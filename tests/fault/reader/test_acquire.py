@@ -376,7 +376,7 @@ async def test_p02_killed_at_any_moment_a_reader_leaves_the_camera_as_it_was(mem
     rig = memory_rig
     rig.file("a.mp4", os.urandom(48 * MIB))
     before = [(path, path.stat().st_ctime_ns, path.stat().st_size) for path in sorted(rig.camera.rglob("*"))]
-    moments = random.Random(20260101)  # noqa: S311  a fixed seed, to fail again the same way
+    moments = random.Random(20260101)
     for epoch in range(1, 13):
         reader = await rig.reader(epoch=epoch)
         file = await rig.clip(reader)

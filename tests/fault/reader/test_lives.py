@@ -273,7 +273,7 @@ async def test_a_start_that_is_cancelled_leaves_no_reader(memory_rig):
             await task
     await rig.listing(await rig.reader(epoch=3))
     async with asyncio.timeout(PATIENCE_S):
-        while len(children.read_text().split()) != len(before) + 1:  # noqa: ASYNC110  the end of another program sets no event
+        while len(children.read_text().split()) != len(before) + 1:
             await asyncio.sleep(0)
 
 
