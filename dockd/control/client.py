@@ -17,8 +17,8 @@ _TIMEOUT_S = 30.0
 def ask(path: Path, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
     """The objects that answer one request.
 
-    Raises DaemonUnreachable where nobody listens, PermissionError where the socket is not for this user,
-    RequestRefused where the daemon says no.
+    Raises DaemonUnreachable where nobody listens or the answer breaks off, PermissionError where the socket is not for
+    this user, RequestRefused where the daemon says no.
     """
     with _connect(path) as connection, connection.makefile("rwb") as stream:
         try:
@@ -28,9 +28,12 @@ def ask(path: Path, operation: str, **arguments: Any) -> Iterator[dict[str, Any]
                 answer: dict[str, Any] = json.loads(line)
                 if answer.get("type") == "error":
                     raise RequestRefused(answer["message"], kind=answer["kind"])
+                if answer.get("type") == "end":
+                    return
                 yield answer
         except (OSError, ValueError) as error:
             raise DaemonUnreachable(f"the daemon at {path} stopped answering: {error}; try again") from error
+    raise DaemonUnreachable(f"the daemon at {path} ended before its answer did; try again")
 
 
 def _connect(path: Path) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The control socket: one JSON line asks, JSON lines answer. docs/status.md lists the operations.
+"""The control socket: one JSON line asks, JSON lines answer, the last of them says so. docs/status.md has it all.
 
 Only members of the socket's group reach it (mode 0660); the kernel's peer credentials name the operator.
 """
@@ -82,7 +82,7 @@ async def _serve_one(connection: socket.socket, api: ControlApi) -> None:
     reader, writer = await asyncio.open_connection(sock=connection, limit=_REQUEST_LIMIT)
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):
-            line = await reader.readline()
+            line = await _request(reader)
         async for answer in _answers(line, api, operator):
             writer.write(json.dumps(answer, separators=(",", ":"), sort_keys=True).encode() + b"\n")
             await writer.drain()
@@ -94,16 +94,26 @@ async def _serve_one(connection: socket.socket, api: ControlApi) -> None:
             await writer.wait_closed()
 
 
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    """The first line; one that is too long is cut, and no request any more."""
+    try:
+        return await reader.readline()
+    except ValueError:
+        return b""
+
+
 async def _answers(line: bytes, api: ControlApi, operator: str) -> AsyncIterator[dict[str, Any]]:
     try:
         request = json.loads(line)
+        json.dumps(request, ensure_ascii=False).encode()  # an escape may say half a character: no text of ours
         operation, arguments = str(request.pop("op")), dict(request)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        yield _error("usage", "a request is one line of JSON with an 'op'")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        yield _error("usage", f"a request is one line of JSON in Unicode, of {_REQUEST_LIMIT} bytes at most, with an 'op'")
         return
     try:
         async for answer in api.answer(operation, arguments, operator):
             yield answer
+        yield {"type": "end", "v": 1}
     except LookupError as error:
         yield _error("usage", str(error.args[0]) if error.args else "not found")
     except DockdError as error:
