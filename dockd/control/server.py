@@ -108,7 +108,7 @@ async def _answers(line: bytes, api: ControlApi, operator: str) -> AsyncIterator
         json.dumps(request, ensure_ascii=False).encode()  # an escape may say half a character: no text of ours
         operation, arguments = str(request.pop("op")), dict(request)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        yield _error("usage", f"a request is one line of JSON in Unicode, of {_REQUEST_LIMIT} bytes at most, with an 'op'")
+        yield _error("usage", f"a request is a line of JSON in Unicode with an 'op', of {_REQUEST_LIMIT} bytes at most")
         return
     try:
         async for answer in api.answer(operation, arguments, operator):
