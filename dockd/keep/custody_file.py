@@ -87,21 +87,23 @@ class Mirror:
 
 
 _STOP = "start dockd again: it compares the file with the journal and says what differs"
-_KEEP = (
+KEEP = (
     "keep copies of the journal and of the custody directory as they are, erase no camera, and let the evidence side"
     " compare both with the newest checkpoint that the store witnessed"
 )
 
 
-def reconcile(mirror: Mirror, journal: Queries, *, mirrored: int) -> None:
+def reconcile(mirror: Mirror, journal: Queries, *, mirrored: int) -> int | None:
     """Make the mirror equal to the journal after whatever ended the last run; then all of it is durable.
 
     The first `mirrored` entries were durable in the mirror before; only lines after them can be torn. Missing lines are
-    appended anew. Idempotent. Raises JournalError where the mirror has a whole line that the journal has not, or
+    appended anew; returns the number of the first of them where it was durable before, so that no crash explains it.
+    Idempotent. Raises JournalError where the mirror has a whole line that the journal has not, or
     another one: then the journal was rolled back, or one of them was edited.
     """
     size = journal.size
     position, seq = 0, 0
+    cut_at: int | None = None
     while seq < size:
         lines = journal.lines(seq, _BLOCK_LINES)
         expected = b"".join(line + b"\n" for line in lines)
@@ -110,6 +112,7 @@ def reconcile(mirror: Mirror, journal: Queries, *, mirrored: int) -> None:
             equal = _equal_lines(lines, actual)
             position += sum(len(line) + 1 for line in lines[:equal])
             _repair(mirror, journal, first=seq + equal, position=position, mirrored=mirrored)
+            cut_at = seq + equal + 1 if seq + equal < mirrored else None
             break
         position += len(expected)
         seq += len(lines)
@@ -117,9 +120,10 @@ def reconcile(mirror: Mirror, journal: Queries, *, mirrored: int) -> None:
         if mirror.size_bytes > position:
             raise JournalError(
                 f"{mirror.path} goes on after line {size}, the last that the journal knows: the journal was rolled back"
-                f" (restored from a backup, perhaps); {_KEEP}"
+                f" (restored from a backup, perhaps); {KEEP}"
             )
     mirror.sync()
+    return cut_at
 
 
 def _equal_lines(lines: Sequence[bytes], actual: bytes) -> int:
@@ -136,7 +140,7 @@ def _repair(mirror: Mirror, journal: Queries, *, first: int, position: int, mirr
     line = journal.line(first) + b"\n"
     there = mirror.read(position, len(line))
     if not line.startswith(there) and (first < mirrored or _has_whole_line(mirror, position)):
-        raise JournalError(f"{mirror.path}: line {first + 1} is not the one that the journal has; {_KEEP}")
+        raise JournalError(f"{mirror.path}: line {first + 1} is not the one that the journal has; {KEEP}")
     if first < mirrored:
         _log.error("custody_file_was_cut", line=first + 1, lines_known_durable=mirrored)
     else:

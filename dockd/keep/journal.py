@@ -76,8 +76,9 @@ class Journal:
     ) -> Self:
         """Open or make the journal in `directory`, reconciled with its custody file; a checkpoint is written.
 
-        Raises JournalError where another program has it, where it is another station's, or where journal, custody file
-        and checkpoint contradict each other. After cancellation it closes again by itself.
+        Raises JournalError where another program has it, where it cannot be used or is another station's, or where
+        journal, custody file and checkpoint contradict each other; OSError where the directory cannot be used. After
+        cancellation it closes again by itself.
         """
 
         def open_ledger() -> Ledger:
@@ -125,6 +126,11 @@ class Journal:
     def signed_size(self) -> int:
         """The number of custody entries under the newest checkpoint."""
         return self._usable().signed_size
+
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """Sentences about what was missing at the opening, and stands again, although no crash takes it away."""
+        return self._usable().mended
 
     @property
     def origin(self) -> str:

@@ -8,6 +8,7 @@ reconciles.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 # What SQLite says of a change that asks for the impossible; all else that it says is about the disk.
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _commit(connection: sqlite3.Connection) -> None:
@@ -67,8 +69,10 @@ class Ledger:
     ) -> None:
         """Open or make the journal in `directory`, and make the mirror equal to it.
 
-        Raises JournalError where it is in use, belongs to another station, or contradicts its mirror or checkpoint.
+        Raises JournalError where it is in use, unusable, another station's, or contradicts its mirror or checkpoint;
+        OSError where its directory cannot be used.
         """
+        self._directory = directory
         self._station = station
         self._clock = clock
         self._key = checkpoint_key
@@ -88,11 +92,15 @@ class Ledger:
             self.origin = f"dockd/{station}/{self.generation}"
             self.signed_size = self._check_checkpoint()
             self._mirror = seams.mirror(self.custody / "custody.jsonl")
-            custody_file.reconcile(self._mirror, self._source, mirrored=int(self._source.get("mirrored") or 0))
+            cut_at = custody_file.reconcile(self._mirror, self._source, mirrored=int(self._source.get("mirrored") or 0))
+            self.mended = self._what_was_mended(cut_at)
             self._chain = Chain(self._connection)
             self._publish_keys()
             durable.fsync_directory(self.custody)
             durable.fsync_directory(directory)
+        except sqlite3.Error as error:
+            self.close()
+            raise JournalError(f"{directory / 'journal.sqlite'} cannot be used: {_explained(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -111,7 +119,7 @@ class Ledger:
         try:
             return self._commit(changes)
         except (sqlite3.Error, OSError, JournalError) as error:
-            self._failure = f"{type(error).__name__}: {error}"
+            self._failure = _explained(error)
             _log.critical("journal_failed", error=self._failure)
             self._rollback()
             return [self._refusal(error) for _ in changes]
@@ -244,6 +252,16 @@ class Ledger:
             )
         return signed.size
 
+    def _what_was_mended(self, cut_at: int | None) -> tuple[str, ...]:
+        """What was missing and stands again, although no crash takes it away: somebody has to know."""
+        found = []
+        if cut_at is not None:
+            found.append(f"custody.jsonl lacked lines that it had, from line {cut_at} on; they were written again")
+        # The first checkpoint is signed before the first entry is made.
+        if self._source.size and not (self.custody / "checkpoint").exists():
+            found.append("custody/checkpoint was gone; it was signed again, with nothing to compare it to")
+        return tuple(found)
+
     def _publish_keys(self) -> None:
         """What an outsider needs to check the checkpoint: the verifier key, and the same for openssl."""
         public = self._key.public
@@ -270,7 +288,21 @@ class Ledger:
         return Outcome(error=error)
 
     def _refusal_text(self) -> str:
-        return f"the journal failed and takes no more changes until dockd is started again: {self._failure}"
+        return (
+            f"the journal in {self._directory} failed and takes no more changes until dockd is started again:"
+            f" {self._failure}"
+        )
+
+
+def _explained(error: Exception) -> str:
+    """What failed, and what to do, for a person."""
+    code = getattr(error, "sqlite_errorcode", None)
+    full = code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+    if full:
+        return "the disk is full: make room on it, and dockd goes on where it stopped"
+    if code is not None and code & 0xFF in _BROKEN:
+        return f"{error}; {custody_file.KEEP}"
+    return str(error)
 
 
 def _presentable(error: BaseException) -> BaseException:

@@ -198,15 +198,20 @@ class Daemon:
     async def _resume(self) -> None:
         """Bring the journal to where a fresh start can drive it: there is no other recovery than this."""
         machine = self._machine
+        mended = machine.journal.mended
 
         def change(tx: Tx) -> int:
-            tx.record("station.started", details={"version": __version__, "trial": machine.trial})
+            details: dict[str, object] = {"version": __version__, "trial": machine.trial}
+            tx.record("station.started", details=details | ({"mended": list(mended)} if mended else {}))
             interrupted = tx.open_dockings()
             for docking in interrupted:
                 end_docking(tx, docking.docking, "the station was stopped or lost power during it")
             return len(interrupted)
 
         interrupted = await machine.journal.write(change)
+        self._alarms.set(
+            "custody", "; ".join(mended) and f"{'; '.join(mended)}: have the evidence side look at the log"
+        )
         orphans = await self._tidier.sweep()
         _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=orphans)
 

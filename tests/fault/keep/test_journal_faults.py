@@ -257,8 +257,52 @@ async def test_p07_a_torn_checkpoint_is_not_trusted(kit):
     with pytest.raises(JournalError, match="not signed by this station"):
         await kit.open()
     checkpoint.unlink()
-    await (await kit.open()).aclose()
+    journal = await kit.open()
+    assert any("checkpoint was gone" in sentence for sentence in journal.mended)
+    await journal.aclose()
     assert checkpoint.read_bytes() == content
+    journal = await kit.open()
+    assert journal.mended == ()
+
+
+async def test_p07_lines_that_were_durable_and_are_gone_are_written_again_and_told(kit):
+    whole = await written(kit, 4)
+    lines = whole.splitlines(keepends=True)
+    kit.mirror.write_bytes(b"".join(lines[:2]))
+    journal = await kit.open()
+    assert any("from line 3 on" in sentence for sentence in journal.mended)
+    assert kit.mirror.read_bytes() == whole
+    await journal.aclose()
+    kit.mirror.write_bytes(b"".join(lines[:3]) + lines[3][:9])  # what a power cut may leave is no matter for a person
+    journal = await kit.open()
+    assert journal.mended == ()
+
+
+@pytest.mark.parametrize("harm", ["rubbish", "half", "a page"])
+async def test_a_database_that_was_damaged_is_refused_in_a_sentence(kit, harm):
+    await written(kit, 60)
+    database = kit.directory / "journal.sqlite"
+    content = database.read_bytes()
+    spoiled = {
+        "rubbish": os.urandom(5000),
+        "half": content[: len(content) // 2],
+        "a page": content[:100] + bytes(5000) + content[5100:],
+    }
+    database.write_bytes(spoiled[harm])
+    with pytest.raises(JournalError, match=r"journal\.sqlite cannot be used: .*keep copies"):
+        await kit.open()
+    assert database.read_bytes() == spoiled[harm]
+    database.write_bytes(content)
+    await kit.open()
+
+
+async def test_a_full_disk_is_named_with_what_to_do(kit):
+    def commit(_connection):
+        raise OSError(28, "No space left on device")
+
+    journal = await kit.open(seams=Seams(commit=commit))
+    with pytest.raises(JournalError, match="the disk is full: make room"):
+        await journal.write(note(1))
 
 
 WRITER = """
