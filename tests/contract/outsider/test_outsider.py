@@ -587,6 +587,12 @@ def read_again_too_late(story):
     story.entries.insert(story.entries.index(story.find("erased")), reread)
 
 
+def read_again_too_soon(story):
+    reread = story.find("reread")
+    story.entries.remove(reread)
+    story.entries.insert(story.entries.index(story.find("sealed")), reread)
+
+
 def resumed(**changes):
     def tell(story):
         warrant = story.find("warranted")["details"]["warrant"] | {
@@ -615,12 +621,13 @@ UNTRUE_STORIES = {
     "never read again": (without("reread"), "no acquisition.reread"),
     "never warranted": (without("warranted"), "no acquisition.warranted"),
     "read again after the warrant": (read_again_too_late, "no acquisition.reread before its warrant"),
+    "read again before it was sealed": (read_again_too_soon, "second read stands before the first"),
     "read again in another docking": (in_another_docking("reread"), "second read is of another docking"),
     "the second read found other bytes": (with_detail("reread", plaintext=OTHER_DIGEST), "second read found another"),
-    "the warrant of another docking": (with_warrant(docking=OTHER_DOCKING), "another docking than the warrant"),
+    "the warrant of another docking": (with_warrant(docking=OTHER_DOCKING), "another docking than its entry"),
     "the warrant on another digest": (with_warrant(plaintext=OTHER_DIGEST), "the warrant rests on another digest"),
     "the warrant on another receipt": (with_warrant(receipt=OTHER_DIGEST), "the warrant rests on another receipt"),
-    "the warrant for another clip": (with_warrant(acquisition=OTHER_DOCKING), "the warrant is for something else"),
+    "the warrant for another clip": (with_warrant(acquisition=OTHER_DOCKING), "the warrant is for another clip"),
     "the warrant had lapsed": (added("lapsed", reason=""), "its warrant had lapsed"),
     "the reads disagreed": (added("contested"), "its two reads disagreed"),
     "damaged and not released": (with_detail("sealed", verdict="damaged"), "nobody released it"),

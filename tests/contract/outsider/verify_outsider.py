@@ -631,14 +631,20 @@ def check_manifest(stored: Stored, keys: Keys, log: Log | None, wrong: Wrong) ->
         wrong("recorded_at and recorded_at_source of the manifest do not agree")
     if manifest["size_bytes"] != manifest["plaintext"]["size_bytes"]:
         wrong("the file's length and that of the plaintext differ in the manifest")
-    if log and not any(
-        entry["seq"] == manifest["custody_seq"]
-        and entry["event"] == "acquisition.sealed"
-        and entry.get("acquisition") == manifest["acquisition"]
-        and entry["details"].get("manifest") == stored.manifest_digest
-        for entry in log.entries.values()
-    ):
-        wrong(f"entry {manifest['custody_seq']} of the log does not say that this manifest was sealed")
+    if log:
+        check_sealed_entry(stored, log, wrong)
+
+
+def check_sealed_entry(stored: Stored, log: Log, wrong: Wrong) -> None:
+    manifest = stored.manifest
+    entry = next((entry for entry in log.entries.values() if entry["seq"] == manifest["custody_seq"]), {})
+    said = entry.get("details", {})
+    if (entry.get("event"), entry.get("acquisition")) != ("acquisition.sealed", manifest["acquisition"]):
+        wrong(f"entry {manifest['custody_seq']} of the log does not say that it was sealed")
+    elif said.get("manifest") != stored.manifest_digest:
+        wrong(f"entry {manifest['custody_seq']} of the log names another manifest")
+    elif any(said.get(key) != manifest[key]["digest"] for key in ("plaintext", "sealed")):
+        wrong(f"entry {manifest['custody_seq']} of the log names other digests than the manifest")
 
 
 def check_receipt(stored: Stored, store: Key, log: Log | None, wrong: Wrong) -> None:
@@ -743,18 +749,22 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
             wrong(f"no acquisition.{event} before {'its warrant' if warranted else 'it'}")
     if not (warranted and sealed and stored and reread):
         return
-    if reread["details"].get("plaintext") != sealed["details"].get("plaintext"):
-        wrong("the second read found another digest than the first")
-    if {reread.get("docking"), warrant.get("docking")} != {warranted.get("docking")}:
-        wrong("the second read is of another docking than the warrant")
-    if warrant.get("acquisition") != warranted["acquisition"] or warrant.get("remnant") != "no":
-        wrong("the warrant is for something else")
-    if warrant.get("plaintext") != sealed["details"].get("plaintext"):
-        wrong("the warrant rests on another digest")
-    if warrant.get("receipt") != stored["details"].get("receipt"):
-        wrong("the warrant rests on another receipt")
-    if sealed["details"].get("verdict") != "intact" and not last(before, "released"):
-        wrong(f"the clip is {sealed['details'].get('verdict')}, and nobody released it")
+    first, verdict = sealed["details"].get("plaintext"), sealed["details"].get("verdict")
+    docking = warranted.get("docking")
+    faults = {
+        "the second read stands before the first": reread["seq"] < sealed["seq"],
+        "the second read found another digest than the first": reread["details"].get("plaintext") != first,
+        "the second read is of another docking than the warrant": reread.get("docking") != docking,
+        "the warrant is for another docking than its entry's": warrant.get("docking") != docking,
+        "the warrant is for another clip": warrant.get("acquisition") != warranted["acquisition"],
+        "the warrant is for a remnant": warrant.get("remnant") != "no",
+        "the warrant rests on another digest": warrant.get("plaintext") != first,
+        "the warrant rests on another receipt": warrant.get("receipt") != stored["details"].get("receipt"),
+        f"the clip is {verdict}, and nobody released it": verdict != "intact" and not last(before, "released"),
+    }
+    for fault, found in faults.items():
+        if found:
+            wrong(fault)
 
 
 def check_resumed(erased: dict, warranted: dict, resumed: dict | None, wrong: Wrong) -> None:
