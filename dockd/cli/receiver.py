@@ -55,6 +55,8 @@ def enrol(args: argparse.Namespace) -> int:
     directory = args.directory
     if directory is None:
         directory = load_receiver(find_receiver_config(args.config), files=False).receiver.directory
+    elif not directory.is_dir():
+        raise NotADirectoryError(f"--directory {directory} is no directory: nothing was enrolled")
     text = args.station.read_bytes().decode(errors="replace")
     station = keep(directory, text)
     print(f"Station {station.station} may push to the store in {directory}.")

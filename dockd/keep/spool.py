@@ -139,9 +139,17 @@ class Spool:
             free = min(free, self._max_bytes - self.usage()[1])
         return max(free, 0)
 
-    def room_for(self, size_bytes: int) -> bool:
-        """Whether a file of this size fits now. No promise: writing it may still find the disk full."""
-        return size_bytes <= self.free_bytes()
+    def shortage(self, size_bytes: int) -> str:
+        """Why a file of this size does not fit now; empty where it does. The disk may still be full."""
+        if 0 < self._max_bytes < size_bytes:
+            return f"the spool has no room for {size_bytes} bytes, nor ever while spool.max_bytes is {self._max_bytes}"
+        free = self.free_bytes()
+        if size_bytes <= free:
+            return ""
+        return (
+            f"the spool has no room for {size_bytes} bytes, {free} are free within spool.max_bytes and what"
+            " spool.reserve_bytes leaves of its disk"
+        )
 
     # --- at start
 

@@ -39,8 +39,9 @@ async def acquire(stay: Stay, row: Acquisition, recipients: int) -> Acquisition:
     `acquiring`, which the end of its docking sets right; an unfinished sealing is thrown away.
     """
     needed = sealing.sealed_size(row.file.size_bytes, recipients)
-    if not await in_spool(stay.spool.room_for, needed):
-        raise SpoolFull(f"the spool has no room for {needed} bytes; the clip waits on its camera")
+    shortage = await in_spool(stay.spool.shortage, needed)
+    if shortage:
+        raise SpoolFull(f"{shortage}; the clip waits on its camera")
     row = await _advance(stay, row, Event.READ_STARTED, {"attempt": row.attempts + 1}, attempts=row.attempts + 1)
     try:
         sealed = await stay.reader.acquire(row.acquisition, row.file)

@@ -63,6 +63,10 @@ class Postponed:
         """Why it is left alone; empty where it is not."""
         return self._waits[clip].why if clip in self else ""
 
+    def set_aside(self) -> dict[AcquisitionId, str]:
+        """Those that only a person, or another docking, brings back, with why."""
+        return {clip: wait.why for clip, wait in self._waits.items() if wait.due_s is None}
+
     def reasons(self) -> dict[AcquisitionId, str]:
         """Those that are left alone now, with why."""
         return {clip: wait.why for clip, wait in self._waits.items() if clip in self}

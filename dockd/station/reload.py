@@ -63,6 +63,7 @@ class Live:
                 alarms.set(_TOPIC, await asyncio.to_thread(self._reload))
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a stop is under way: it is not to be cut short
             observer.stop()
 
     def _reload(self) -> str:

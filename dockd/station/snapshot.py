@@ -45,6 +45,11 @@ class StoreStatus:
     waiting: int = 0  # acquisitions not yet confirmed
     waiting_bytes: int = 0
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether clips wait for it."""
+        return self.state in ("unreachable", "untrusted")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:

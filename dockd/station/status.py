@@ -115,6 +115,9 @@ async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> Bay
         sources.uplink.rate(row.acquisition) for row in sending
     )
     left = (total.size_bytes - bytes_acquired) + (total.size_bytes - bytes_stored)
+    store = sources.uplink.status()
+    if not note and shown.state == DockingState.DELIVERING and stored.clips < acquired.clips and store.out_of_reach:
+        note = f"waits for the store, which is {store.state}"
     return BayStatus(
         bay=bay,
         state=shown.state,
@@ -141,7 +144,7 @@ async def _held(sources: Sources) -> tuple[HeldClip, ...]:
     docked = {docking.docking: docking for docking in sources.dockings.values()}
     held = await sources.journal.read(lambda tx: tx.held(limit=_HELD_LIMIT))
     quarantined = await sources.journal.read(lambda tx: tx.acquisitions(state=State.QUARANTINED, limit=_HELD_LIMIT))
-    why = {clip: reason for docking in docked.values() for clip, reason in docking.postponed.reasons().items()}
+    why = {clip: reason for docking in docked.values() for clip, reason in docking.postponed.set_aside().items()}
     aside = await sources.journal.read(lambda tx: [tx.acquisition(clip) for clip in list(why)[:_HELD_LIMIT]])
     seen = {row.acquisition: row for row in (*held, *quarantined, *aside) if row}
     return tuple(

@@ -140,7 +140,7 @@ class Uplink:
         """The store as it was last seen."""
         if self._untrusted:
             state, note = "untrusted", next(iter(self._untrusted.values()))
-        elif self._circuit.open and self._absent:
+        elif self._absent:
             state, note = "unreachable", self._note
         else:
             state, note = ("reachable" if self._seen else "unknown"), self._note

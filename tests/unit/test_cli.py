@@ -216,6 +216,9 @@ def test_enrolling_by_directory_and_what_is_no_station(tmp_path, capsys):
     set_ = tmp_path / "set"
     assert cli.main(["init", str(set_)]) == 0
     pub = str(set_ / "authority" / "station.pub")
+    assert cli.main(["receiver", "enrol", pub, "--directory", str(tmp_path / "other")]) == 73
+    assert not (tmp_path / "other").exists(), "a slip of the pen makes no store"
+    (tmp_path / "other").mkdir()
     assert cli.main(["receiver", "enrol", pub, "--directory", str(tmp_path / "other")]) == 0
     (stored,) = (tmp_path / "other" / "stations").iterdir()
     assert stored.read_text() == Path(pub).read_text()

@@ -46,7 +46,9 @@ def test_what_is_set_aside_stays_aside_until_it_is_forgotten():
     clock.now_s += 1e6
     assert "A" in postponed
     assert postponed.next_due_s() is None
-    assert postponed.reasons() == {"A": "it ended two readers"}
+    postponed.later("B", "no room")
+    assert postponed.reasons() == {"A": "it ended two readers", "B": "no room"}
+    assert postponed.set_aside() == {"A": "it ended two readers"}
     postponed.forget("A")
     assert "A" not in postponed
     assert postponed.strike("A") == 1

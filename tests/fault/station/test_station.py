@@ -147,9 +147,23 @@ async def test_p09_a_clip_larger_than_the_spool_waits_and_the_rest_goes_on(stati
     big = clip(1) + (4_000_008).to_bytes(4, "big") + b"free" + bytes(4_000_000)
     camera = station.camera(1, {"BIG.mp4": big, "SMALL.mp4": clip(2)})
     await station.until(lambda now: now.bays[0].clips_erased == 1, "the small clip was erased")
-    bay = (await station.snapshot()).bays[0]
-    assert "no room" in bay.note
+    await station.until(lambda now: now.bays[0].note, "saying why")
+    snapshot = await station.snapshot()
+    assert "no room" in snapshot.bays[0].note
+    assert "spool.max_bytes" in snapshot.bays[0].note
+    assert snapshot.held == (), "no person has to decide on it"
     assert (camera / "BIG.mp4").read_bytes() == big
+
+
+async def test_a_bay_says_that_it_waits_for_a_store_that_is_away(station, clip):
+    station.store.fail(Call.REGISTER, *[StoreUnreachable("away")] * 3)
+    await station.start()
+    station.camera(1, {"A.mp4": clip(1)})
+    waiting = await station.until(lambda now: now.bays[0].note and now, "a note")
+    assert waiting.bays[0].note == "waits for the store, which is unreachable"
+    assert (waiting.store.state, waiting.store.note) == ("unreachable", "away")
+    bays = await station.until_states(bay1="ready")
+    assert bays[1].note == ""
 
 
 async def test_p09_a_spool_that_cannot_be_used_makes_cameras_wait_and_no_more(station, clip):

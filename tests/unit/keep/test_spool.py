@@ -97,17 +97,17 @@ def test_a_symlink_is_never_taken_for_a_clip(spool, tmp_path):
 
 def test_room(tmp_path):
     plenty = Spool(tmp_path / "s", reserve_bytes=0, max_bytes=0)
-    assert plenty.room_for(1)
-    assert not Spool(tmp_path / "s", reserve_bytes=2**62, max_bytes=0).room_for(1)
-    assert Spool(tmp_path / "s", reserve_bytes=2**62, max_bytes=0).room_for(0)
+    assert plenty.shortage(1) == ""
+    assert "no room for 1 bytes, 0 are free" in Spool(tmp_path / "s", reserve_bytes=2**62, max_bytes=0).shortage(1)
+    assert not Spool(tmp_path / "s", reserve_bytes=2**62, max_bytes=0).shortage(0)
     small = Spool(tmp_path / "s", reserve_bytes=0, max_bytes=100)
     seal(small, A, b"x" * 30)
     small.adopt(DOCKING, A)
     seal(small, B, b"x" * 40, suffix=".part")
     assert small.usage() == (1, 70)
     assert small.free_bytes() == 30
-    assert small.room_for(30)
-    assert not small.room_for(31)
+    assert not small.shortage(30)
+    assert "no room" in small.shortage(31)
     seal(small, B, b"x" * 90, suffix=".part")
     assert small.free_bytes() == 0
 
