@@ -92,7 +92,7 @@ class Demo:
         if clips:
             for index, clip in enumerate(clips):
                 place = cameras[index % len(cameras)] / "DCIM" / "100DEMO"
-                copy_clip(clip, _free_name(place, clip.name))
+                copy_clip(clip, _free_place(place, clip.name))
         else:
             for number, camera in enumerate(cameras):
                 _fill(camera / "DCIM" / "100DEMO", with_cut_clip=number == 0)
@@ -141,7 +141,10 @@ class Demo:
         """End the station, then the receiver, as an operator would. Raises DemoFailed where one does not end well."""
         for name, child, _ in reversed(self._children):
             child.send_signal(signal.SIGTERM)
-            code = child.wait(_STOP_S)
+            try:
+                code = child.wait(_STOP_S)
+            except subprocess.TimeoutExpired as error:
+                raise DemoFailed(f"the {name} did not stop within {_STOP_S:.0f} s: see {self._logs()}") from error
             if code:
                 raise DemoFailed(f"the {name} ended with exit code {code}: see {self._logs()}")
         self.close()
@@ -152,10 +155,11 @@ class Demo:
 
     def close(self) -> None:
         """End what still runs. Idempotent."""
-        for _, child, log in self._children:
+        for _, child, _ in self._children:
             if child.poll() is None:
                 child.kill()
-                child.wait()
+        for _, child, log in self._children:
+            child.wait()
             log.close()
         self._children.clear()
 
@@ -194,12 +198,12 @@ def copy_clip(source: Path, target: Path) -> None:
         shutil.copyfileobj(original, copy, _COPY_BYTES)
 
 
-def _free_name(place: Path, name: str) -> Path:
-    """A name that is not taken: two of the user's clips may be called the same."""
+def _free_place(place: Path, name: str) -> Path:
+    """A path that is not taken: two of the user's clips may be called the same. The name stays, however long it is."""
     target, number = place / name, 2
     while target.exists():
-        stem, dot, suffix = name.rpartition(".")
-        target = place / (f"{stem}-{number}{dot}{suffix}" if dot else f"{name}-{number}")
+        target = place / str(number) / name
+        target.parent.mkdir(exist_ok=True)
         number += 1
     return target
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dockd.cli.naming import quoted, this_program
 from dockd.cli.render import bay_line, bay_table, count, done_permille, size
+from dockd.errors import DockdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +50,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"dockd demo: --bays takes 1 to {_MOST_BAYS}", file=sys.stderr)
         return 64
     clips = _own_clips(args.clips)
+    _check_room(clips, args.bays, args.out)
     out = _fresh(args.out)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # whatever ends the demo, its children are ended first
+        signal.signal(number, _interrupt)
     demo = Demo(out, args.bays)
-    print(f"Setting up a station, a receiver and {args.bays} cameras in {out}", flush=True)
     try:
+        print(f"Setting up a station, a receiver and {args.bays} cameras in {out}", flush=True)
         demo.set_up()
         cameras = demo.make_cameras(clips)
         demo.start()
@@ -63,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nStopped. Everything is kept in {out}; remove it with: rm -r {quoted(out)}")
         return 130
+    except (DockdError, OSError):
+        print(f"What there is so far is kept in {out}; remove it with: rm -r {quoted(out)}", file=sys.stderr)
+        raise
     finally:
         demo.close()
     _summarise(last, elapsed, verified, out)
@@ -70,19 +80,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _own_clips(directory: Path | None) -> list[Path]:
-    """The user's videos, or none for the demo's own. Raises FileNotFoundError with a sentence."""
+    """The user's videos, or none for the demo's own. Raises OSError with a sentence, before anything is made."""
     if directory is None:
         return []
     from dockd.config.schema import CLIP_SUFFIXES
 
     if not directory.is_dir():
         raise FileNotFoundError(f"--clips {directory} is not a directory")
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink()]
-    clips = [path for path in files if path.suffix.lower() in CLIP_SUFFIXES]
+    files = sorted(Path(place, name) for place, _, names in os.walk(directory, onerror=_refuse) for name in names)
+    videos = (path for path in files if path.suffix.lower() in CLIP_SUFFIXES)
+    clips = [path for path in videos if path.is_file() and not path.is_symlink()]
+    closed = [path for path in clips if not os.access(path, os.R_OK, effective_ids=True)]
+    if closed:
+        raise PermissionError(f"--clips: {count(len(closed), 'video')} cannot be read by you, the first is {closed[0]}")
     if not clips:
         raise FileNotFoundError(f"--clips {directory} holds no videos ({', '.join(CLIP_SUFFIXES)})")
     if len(clips) < len(files):
-        print(f"{len(files) - len(clips)} files in {directory} are no videos and are left out")
+        print(f"Left out of {directory}: {count(len(files) - len(clips), 'file')}, no videos by name or no plain files")
     return clips
 
 
@@ -91,7 +105,30 @@ def _fresh(out: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="dockd-demo-"))
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"--out {out} is not empty: name a new directory")
+    out.mkdir(parents=True, exist_ok=True)
     return out.resolve()
+
+
+def _check_room(clips: Sequence[Path], bays: int, out: Path | None) -> None:
+    """Raises OSError with a sentence where the copies, their sealed files and the store's may fill the disk."""
+    from dockd.app.demo import CAMERA_BYTES
+    from dockd.config.schema import MIB, Spool
+
+    place = Path(tempfile.gettempdir()) if out is None else out.absolute()
+    place = next(one for one in (place, *place.parents) if one.exists())
+    copies = sum(path.stat().st_size for path in clips) if clips else bays * CAMERA_BYTES
+    needed = 3 * copies + Spool().reserve_bytes + 64 * MIB
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise OSError(f"the demo may take {size(needed)}, {place} has {size(free)} free: name another place with --out")
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _show(demo: Demo) -> dict[str, Any]:
