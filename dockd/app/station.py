@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from contextlib import AsyncExitStack, closing
 from datetime import timedelta
 from pathlib import Path
@@ -36,8 +35,6 @@ _log = structlog.get_logger()
 
 def run_station(config_path: Path) -> int:
     """Run the station until a signal; returns the exit code. Raises ConfigError before anything is opened."""
-    # A wish to reload that comes before anybody listens for it is fulfilled by this very start.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = load_station(config_path)
     log.set_up(config.log.level, config.log.format)
     check_station(config_path, config)

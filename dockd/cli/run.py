@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from typing import Any
 
 
@@ -21,6 +22,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until told to stop."""
+    # A wish to reload that comes before anybody listens for it is fulfilled by this very start.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from dockd.app.station import run_station
     from dockd.config.load import find_config
 

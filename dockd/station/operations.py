@@ -81,6 +81,8 @@ class Operations:
 
         def change(tx: Tx) -> Acquisition:
             row = _row(tx, clip)
+            if row.state != AcquisitionState.QUARANTINED:
+                raise IllegalTransition(f"{clip} is {row.state}: only a clip in quarantine can be tried again")
             event = AcquisitionEvent.READ_AGAIN if row.sealed is None else AcquisitionEvent.PUSH_AGAIN
             details = {"operator": operator, "reason": reason}
             return tx.advance(clip, event, details=details, quarantine_reason=None, readers_ended=0)
