@@ -28,8 +28,9 @@ async def show_checkpoint(journal: Journal, store: EvidenceStore) -> int:
     """Have the newest checkpoint cosigned; returns the number of entries now under a cosigned one.
 
     Does nothing where the log has grown by nothing but the entry that the last showing wrote. The cosigned note is
-    kept as `custody/witnessed`. Raises StoreUntrusted where store and station do not have the same log, and the
-    store's other errors. Idempotent; after cancellation the store may have cosigned what is not kept here yet.
+    kept as `custody/witnessed`. Raises StoreUntrusted where store and station do not have the same log, the store's
+    other errors, and OSError where the note cannot be kept. Idempotent; after cancellation the store may have
+    cosigned what is not kept here yet.
     """
     if await journal.read(_nothing_new):
         return await witnessed_size(journal)

@@ -336,7 +336,10 @@ class Uplink:
             self._untrusted[_CHECKPOINT] = str(error)
             # The store keeps every contradiction that it is shown as evidence: once an hour is enough.
             return WITNESS_EVERY_S
-        except DockdError as error:
+        except (
+            DockdError,
+            OSError,
+        ) as error:  # a full disk too: the log is as good without
             _log.warning("witness_deferred", reason=str(error))
             if isinstance(error, StoreError):
                 self._store_failed(error)

@@ -469,6 +469,19 @@ async def test_the_uplink_witnesses_on_request_after_a_failure(bench):
             await bench.clock.until_slept()
 
 
+async def test_p09_a_cosigned_note_that_cannot_be_kept_is_asked_for_again(bench):
+    in_the_way = bench.journal.custody_directory / "witnessed"
+    in_the_way.mkdir()
+    uplink = bench.uplink()
+    async with running(uplink):
+        await bench.clock.until_slept()
+        assert uplink.witnessed == 0
+        in_the_way.rmdir()
+        while uplink.witnessed != 1:
+            await bench.clock.until_slept()
+    assert in_the_way.is_file()
+
+
 async def test_progress_and_rate_follow_the_bytes(bench):
     row = await bench.sealed(4 << 20)
     seen = []
