@@ -95,13 +95,10 @@ class Spool:
         write_file(self._directory / (name + _MANIFEST), manifest.payload)
         write_file(self._directory / (name + _SIGNATURE), manifest.signature.encode())
 
-    def check(self, acquisition: AcquisitionId, size_bytes: int) -> bool:
-        """Whether the sealed file is there, a regular file of exactly this length."""
-        try:
-            status = self.path(acquisition).lstat()
-        except FileNotFoundError:
-            return False
-        return _is_file(self.path(acquisition)) and status.st_size == size_bytes
+    def has_manifest(self, acquisition: AcquisitionId) -> bool:
+        """Whether the signed manifest lies beside its sealed file: whole, since it only ever appears so."""
+        name = _name(acquisition)
+        return all(_is_file(self._directory / (name + suffix)) for suffix in (_MANIFEST, _SIGNATURE))
 
     def discard(self, acquisition: AcquisitionId) -> None:
         """Remove an acquisition's files. Idempotent; durable on return."""

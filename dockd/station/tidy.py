@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from dockd.stores.port import EvidenceStore
 _log = structlog.get_logger()
 
 EVERY_S = 600.0
+_PAGE = 200
 _CONFIRMED = (AcquisitionState.STORED, AcquisitionState.WARRANTED)
 
 
@@ -38,13 +39,19 @@ class Tidier:
     async def sweep(self) -> int:
         """At the start: remove what no acquisition owns, and lay missing manifests beside their sealed files.
 
-        Returns how many files were removed. Only while no reader runs.
+        Returns how many files were removed. Only while no reader runs. What a full or failing disk refuses is left for
+        the next start: nothing depends on it.
         """
-        owned = {row.acquisition for row in await self._rows() if row.state != AcquisitionState.ERASED}
-        removed = await in_spool(self.spool.sweep, owned.__contains__)
-        for name in owned:
-            manifest = await self.journal.read(lambda tx, name=name: tx.manifest(name))  # type: ignore[misc]
-            await in_spool(self.spool.put_manifest, name, manifest)
+        removed: list[str] = []
+        try:
+            owned = {row.acquisition async for row in self._rows() if row.state != AcquisitionState.ERASED}
+            removed = await in_spool(self.spool.sweep, owned.__contains__)
+            for name in owned:
+                if not await in_spool(self.spool.has_manifest, name):
+                    manifest = await self.journal.read(lambda tx, name=name: tx.manifest(name))  # type: ignore[misc]
+                    await in_spool(self.spool.put_manifest, name, manifest)
+        except SpoolFull as error:
+            _log.warning("spool_not_swept", reason=str(error))
         return len(removed)
 
     async def run(self, short: asyncio.Event) -> None:
@@ -64,7 +71,7 @@ class Tidier:
     async def tidy(self, *, short_of_room: bool) -> int:
         """Discard what may go; returns how many clips."""
         count = 0
-        for row in await self._rows():
+        async for row in self._rows():
             if row.state == AcquisitionState.ERASED or (
                 row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
             ):
@@ -74,11 +81,15 @@ class Tidier:
             _log.info("spool_tidied", clips=count, short_of_room=short_of_room)
         return count
 
-    async def _rows(self) -> list[Acquisition]:
-        """What the spool holds sealed files of; those of no sealed acquisition are left out."""
+    async def _rows(self) -> AsyncIterator[Acquisition]:
+        """What the spool holds sealed files of; those of no sealed acquisition are left out. A page at a time."""
         names = await in_spool(self.spool.present)
-        rows = await self.journal.read(lambda tx: [tx.acquisition(name) for name in names])
-        return [row for row in rows if row is not None and row.sealed is not None]
+        for first in range(0, len(names), _PAGE):
+            page = names[first : first + _PAGE]
+            rows = await self.journal.read(lambda tx, page=page: [tx.acquisition(name) for name in page])  # type: ignore[misc]
+            for row in rows:
+                if row is not None and row.sealed is not None:
+                    yield row
 
     async def _kept_long_enough(self, row: Acquisition) -> bool:
         try:

@@ -141,6 +141,31 @@ async def test_a_restart_goes_on_by_itself(station, clip):
     assert events.count("station.started") == 4
 
 
+async def test_p02_a_start_that_cannot_put_its_spool_in_order_goes_on(station, clip):
+    station.store.fail(Call.REGISTER, *[StoreUnreachable("away")] * 1000)
+    await station.start()
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_acquired == 1, "reading")
+    await station.stop()
+    (manifest,) = (station.directory / "spool").glob("*.manifest.json")
+    manifest.unlink()
+    manifest.mkdir()  # as a full disk does, it lets no manifest be written anew
+    station.store._failing[Call.REGISTER].clear()
+    await station.start()
+    await station.until_states(bay1="ready")
+    assert station.opened() == [clip(1)]
+
+
+async def test_a_stop_that_can_keep_no_last_checkpoint_is_a_stop(station):
+    await station.start()
+    await station.until(lambda now: now.custody_witnessed, "the start")
+    (station.journal.custody_directory / "witnessed").unlink()
+    (station.journal.custody_directory / "witnessed").mkdir()
+    (station.journal.custody_directory / "checkpoint").unlink()
+    (station.journal.custody_directory / "checkpoint").mkdir()
+    await station.stop()
+
+
 async def test_p09_a_clip_larger_than_the_spool_waits_and_the_rest_goes_on(station, clip):
     station.max_spool_bytes = 3_000_000
     await station.start()
