@@ -69,13 +69,14 @@ async def test_p09_closing_ends_a_reader_in_the_middle_of_a_clip(memory_rig):
 
 async def test_p09_a_hung_reader_is_killed_without_waiting_and_holds_up_no_other(memory_rig):
     rig = memory_rig
-    rig.faults = "hang@list:hang"
+    rig.faults = "hang@read:hang"
     rig.file("hang.mp4")
+    rig.file("good.mp4")
     hung = await rig.reader()
-    task = asyncio.create_task(rig.listing(hung))
+    clips = await rig.clips(hung)
+    task = asyncio.create_task(hung.acquire(rig.id(1), clips[b"hang.mp4"]))
     good = await rig.reader(docking="01890000-0000-7000-8000-000000000002", epoch=2)
-    (rig.camera / "hang.mp4").rename(rig.camera / "good.mp4")
-    assert b"good.mp4" in await rig.clips(good)
+    await good.acquire(rig.id(2), clips[b"good.mp4"])
     assert not task.done()
     await hung.kill()
     with pytest.raises(ReaderDied):
