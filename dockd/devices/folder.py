@@ -19,9 +19,11 @@ from watchdog.events import DirCreatedEvent, DirDeletedEvent, DirMovedEvent, Fil
 from watchdog.observers import Observer
 
 from dockd.core.marker import MARKER_NAME
+from dockd.core.profile import FOLDER, Profile
 from dockd.devices.marker import read_marker
-from dockd.devices.port import Plugged, Unplugged
-from dockd.errors import CameraGone, CameraRefused
+from dockd.devices.port import Candidate, Plugged, Unplugged
+from dockd.errors import CameraGone, CameraRefused, EraseFailed
+from dockd.model import Medium, MediumKind, Volume
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -101,8 +103,25 @@ class FolderSource:
             observer.stop()
             await asyncio.to_thread(observer.join)
 
-    async def attach(self, plugged: Plugged) -> FolderAttachment:
-        """Open the directory and read its marker, and nothing else. Raises CameraRefused or CameraGone."""
+    async def identify(self, plugged: Plugged) -> Candidate:
+        """Read its marker, and nothing else. Raises CameraRefused or CameraGone."""
+        attachment = await self._open(plugged)
+        await attachment.aclose()
+        return Candidate(identity=attachment.identity, profiles=(FOLDER,), enrolled=True)
+
+    async def attach(self, plugged: Plugged, candidate: Candidate) -> FolderAttachment:
+        """Open the directory. Raises CameraRefused or CameraGone, also where its marker names another camera now."""
+        attachment = await self._open(plugged)
+        if attachment.identity != candidate.identity:
+            await attachment.aclose()
+            raise CameraGone(f"{plugged.label} was replaced")
+        return attachment
+
+    async def attach_blank(self, plugged: Plugged, blueprint: str) -> FolderAttachment:  # noqa: ARG002 - the port's
+        """Raise CameraRefused: a folder is never blank."""
+        raise CameraRefused(f"{plugged.label} is a folder, and is never made anew")
+
+    async def _open(self, plugged: Plugged) -> FolderAttachment:
         bay = self._bays[plugged.bay]
         folder = bay.present.get(plugged.device)
         if folder is None:
@@ -156,15 +175,37 @@ class FolderAttachment:
         return self._identity
 
     @property
-    def root_fd(self) -> int:
-        """The directory. Raises CameraGone after `aclose`."""
+    def profile(self) -> Profile:
+        """The one for folders."""
+        return FOLDER
+
+    @property
+    def medium(self) -> Medium:
+        """The directory, as the only volume. Raises CameraGone after `aclose`."""
         if self._root_fd < 0:
             raise CameraGone("the camera was let go")
-        return self._root_fd
+        volume = Volume(name="", filesystem="folder", volume_id=self._identity.volume_id, root_fd=self._root_fd)
+        return Medium(kind=MediumKind.FOLDER, volumes=(volume,))
+
+    @property
+    def blueprint(self) -> str:
+        """None: it is never made anew."""
+        return ""
+
+    async def open_to_write(self) -> None:
+        """Nothing to do: a folder is writable."""
+
+    async def open_to_read(self) -> None:
+        """Nothing to do: a folder has no mount of its own."""
+
+    async def make_anew(self, method: str) -> str:
+        """Raise EraseFailed: a folder is part of another file system."""
+        raise EraseFailed(f"a folder cannot be erased by {method}")
 
     async def identify_again(self) -> CameraIdentity:
         """Read the marker anew, from the directory that is in the bay now. Raises CameraGone, CameraRefused."""
-        self.root_fd  # noqa: B018  raises once it was let go
+        if self._root_fd < 0:
+            raise CameraGone("the camera was let go")
         reopened = await asyncio.to_thread(_open, self._bay, self._folder)
         await reopened.aclose()
         return reopened.identity
@@ -288,4 +329,4 @@ def _identify(path: Path, folder: _Folder, root_fd: int) -> CameraIdentity:
 def _let_go(opening: asyncio.Future[FolderAttachment]) -> None:
     """An attachment that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result().root_fd)
+        os.close(opening.result().medium.volumes[0].root_fd)

@@ -1,7 +1,7 @@
 """The device port: where cameras come from. A source knows bays and attachments; it never reads a clip.
 
-A source may be folders, USB mass storage or MTP. What it hands to the reader is an `Attachment`: for anything with a
-file system, the directory descriptor of one mount.
+A source may be folders, USB mass storage or MTP. What it hands to the reader is a `Medium`: for anything with a file
+system, the directory descriptors of its mounts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from dockd.model import BayNumber, CameraIdentity
+from dockd.core.profile import Profile
+from dockd.model import BayNumber, CameraIdentity, Medium
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +31,59 @@ class Unplugged:
     device: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a device says it is, learnt without mounting it or reading any file but a folder's marker."""
+
+    identity: CameraIdentity
+    profiles: tuple[Profile, ...]  # those that fit by all that can be told from outside, the most specific first
+    enrolled: bool = False  # it carries its own enrolment: the marker that `dockd camera make` wrote
+
+
 class Attachment(Protocol):
-    """A camera made reachable for one docking."""
+    """A camera made reachable for one docking. One call at a time."""
 
     @property
     def identity(self) -> CameraIdentity:
         """Who the camera said it is when it was attached."""
 
     @property
-    def root_fd(self) -> int:
-        """A directory descriptor of the camera's root. It belongs to the attachment; pass duplicates on."""
+    def profile(self) -> Profile:
+        """The profile that it is read by."""
+
+    @property
+    def medium(self) -> Medium:
+        """What the reader is handed now. The descriptors belong to the attachment; pass duplicates on."""
+
+    @property
+    def blueprint(self) -> str:
+        """What a later docking needs to finish a `make_anew` that is cut short: journal it before. JSON; "" for none.
+
+        Raises CameraGone after `aclose`.
+        """
 
     async def identify_again(self) -> CameraIdentity:
-        """Ask the device anew who it is. Raises CameraGone where it left its bay."""
+        """Ask the machine anew who stands at this port. Raises CameraGone where the camera left its bay."""
+
+    async def open_to_write(self) -> None:
+        """Let go of the volumes and mount them anew, writable: `medium` is another one then.
+
+        Only after the reader let go of the old one. Nothing to do for a folder and for MTP. Raises CameraGone, or
+        EraseFailed where it cannot be done; the volumes are read-only then, or not mounted.
+        """
+
+    async def open_to_read(self) -> None:
+        """The way back: what was written is on the medium, the volumes are read-only again and mounted anew.
+
+        Raises CameraGone, or EraseFailed where the medium did not take what was written.
+        """
+
+    async def make_anew(self, method: str) -> str:
+        """Zero (`clear`) or discard (`discard`) the volumes and make fresh, empty file systems like those before.
+
+        Only after the reader let go. Returns what was done, in words; the volumes are not mounted then: go on with
+        `open_to_read`. Raises CameraGone, EraseFailed.
+        """
 
     async def aclose(self) -> None:
         """Let go of the camera. Idempotent; never waits for a hung device."""
@@ -54,9 +95,22 @@ class DeviceSource(Protocol):
     def events(self) -> AsyncIterator[Plugged | Unplugged]:
         """What is present now, as Plugged, then every change, in order. Ends by cancellation only."""
 
-    async def attach(self, plugged: Plugged) -> Attachment:
-        """Identify the camera and make it reachable, reading nothing but its identity.
+    async def identify(self, plugged: Plugged) -> Candidate:
+        """Who it says it is. Nothing is mounted, and no file is read but a folder's marker.
 
         Raises CameraRefused, with a sentence for the operator, for what is no camera; CameraGone where it left.
+        """
+
+    async def attach(self, plugged: Plugged, candidate: Candidate) -> Attachment:
+        """Make an admitted camera reachable: read-only, and of its files only the names that a profile asks for.
+
+        Raises CameraRefused where none of the candidate's profiles fits after all; CameraGone where it left.
         After cancellation nothing stays attached.
+        """
+
+    async def attach_blank(self, plugged: Plugged, blueprint: str) -> Attachment:
+        """A camera that `identify` found blank, as it was before: nothing is mounted; go on with its `make_anew`.
+
+        Only with the blueprint that was journalled for the serial of that CameraBlank. Raises CameraRefused where it
+        is another camera, or has other volumes; CameraGone where it left. After cancellation nothing stays attached.
         """
