@@ -16,11 +16,11 @@ from dockd.reader.sealed_file import SealedFile
 from dockd.reader.work import ClipReader, Pulse, Work, require_unchanged
 
 if TYPE_CHECKING:
-    from dockd.reader.faults import Faults
+    from dockd.faults import Faults
 
 
-def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
-    """Read, hash, check and seal one clip into `<acquisition>.age` in the incoming directory.
+def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile, *, sidecar: bool = False) -> Sealed:
+    """Read, hash, check and seal one clip, or a sidecar, into `<acquisition>.age` in the incoming directory.
 
     Raises CameraGone, ClipGone, ClipBusy, ClipChanged, ClipRefused or SpoolFull; nothing of the clip is left in the
     spool then. Plaintext is only ever in the one buffer and the sealer's. It is one thread: with the second digest on
@@ -32,10 +32,10 @@ def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
         size = file.size_bytes
         sealed_size = sealing.sealed_size(size, len(work.recipients))
         reader = ClipReader(work=work, clip=clip, size_bytes=size)
-        check = _GuardedCheck(work.faults, file.path)
+        check = _GuardedCheck(work.faults, file.path, sidecar=sidecar)
         pulse = Pulse(work, acquisition, "acquire", clip, size)
         plain, sealed = hashlib.sha256(), hashlib.sha256()
-        with closing(SealedFile(work.incoming_fd, acquisition, sealed_size)) as output:
+        with closing(SealedFile(work.incoming_fd, acquisition, sealed_size, work.faults)) as output:
             output.open()
             sealed.update(header := sealer.header())
             output.write(header)
@@ -65,8 +65,8 @@ def acquire(work: Work, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
 class _GuardedCheck:
     """The structure check, of which no exception may hold up the clip: it becomes the verdict."""
 
-    def __init__(self, faults: Faults, path: bytes) -> None:
-        self._check = StructureCheck()
+    def __init__(self, faults: Faults, path: bytes, *, sidecar: bool) -> None:
+        self._check = StructureCheck(sidecar=sidecar)
         self._faults = faults
         self._path = path
         self._failure = ""

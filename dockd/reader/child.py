@@ -12,17 +12,30 @@ import socket
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from dockd import faults
 from dockd.core import warrant as warrants
 from dockd.core.sealing import Recipient
-from dockd.errors import DockdError, EraseFailed, ReaderDied, VerificationFailed, WarrantRefused
-from dockd.model import AcquisitionId, Digest, DockingId, Epoch, FoundFile
+from dockd.errors import (
+    ClipBusy,
+    ClipChanged,
+    ClipGone,
+    ClipRefused,
+    DockdError,
+    EraseFailed,
+    ReaderDied,
+    VerificationFailed,
+    WarrantRefused,
+)
+from dockd.model import AcquisitionId, Digest, DockingId, Epoch, FoundFile, MediumKind
 from dockd.reader import messages
 from dockd.reader.acquire import acquire
-from dockd.reader.camera import Camera
+from dockd.reader.batch import Batch
 from dockd.reader.confine import confine_reader
-from dockd.reader.erase import LeftHalfway, erase
-from dockd.reader.faults import VARIABLE, Faults
-from dockd.reader.listing import walk
+from dockd.reader.empty import verify_empty
+from dockd.reader.erase import LeftHalfway
+from dockd.reader.handover import MAX_DESCRIPTORS, medium_from_wire
+from dockd.reader.mounted import MountedCamera
+from dockd.reader.opening import open_camera
 from dockd.reader.reread import reread
 from dockd.reader.work import Unwanted, Work, shielded_buffer
 
@@ -36,14 +49,14 @@ _BATCH_BYTES = 32 * 1024  # one entry has at most about 14 KiB: a batch stays be
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def run(start: bytes, camera_fd: int, incoming_fd: int, socket_fd: int, parent: int) -> int:
+def run(start: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, ...], parent: int) -> int:
     """Serve one docking; returns the exit status. Called once, right after the fork, from a single-threaded program."""
-    confine_reader(parent, (camera_fd, incoming_fd, socket_fd))
+    confine_reader(parent, (incoming_fd, socket_fd, *camera_fds))
     with socket.socket(fileno=socket_fd) as channel:
         fields = messages.unpack(start, None)
         link = _Link(channel, Epoch(messages.integer(fields, "epoch")))
         try:
-            session = _Session(link, _work(fields, link, camera_fd, incoming_fd))
+            session = _Session(link, _work(fields, link, incoming_fd, camera_fds))
             link.send("ready")
             session.serve()
         except Unwanted:
@@ -55,18 +68,21 @@ def run(start: bytes, camera_fd: int, incoming_fd: int, socket_fd: int, parent: 
     return os.EX_OK
 
 
-def _work(fields: dict[str, Any], link: _Link, camera_fd: int, incoming_fd: int) -> Work:
+def _work(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tuple[int, ...]) -> Work:
     rules = messages.rules_from_wire(messages.table(fields, "rules"))
     return Work(
         docking=DockingId(messages.text(fields, "docking")),
         epoch=link.epoch,
-        camera=Camera(camera_fd, messages.identity_from_wire(messages.table(fields, "camera"))),
+        camera=open_camera(
+            medium_from_wire(messages.table(fields, "medium"), camera_fds),
+            messages.identity_from_wire(messages.table(fields, "camera")),
+        ),
         incoming_fd=incoming_fd,
         recipients=tuple(Recipient.parse(text) for text in messages.texts(fields, "recipients")),
         rules=rules,
         buffer=shielded_buffer(rules.block_bytes),
         random=secrets.token_bytes,
-        faults=Faults(os.environ.get(VARIABLE, "")),
+        faults=faults.from_environment(),
         wanted=link.require_open,
         tell=link.progress,
     )
@@ -88,15 +104,17 @@ class _Link:
         except OSError as error:
             raise Unwanted from error
 
-    def receive(self) -> dict[str, Any]:
-        """The next request. Raises Unwanted where none will come, ReaderDied for one of another epoch."""
+    def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """The next request and its descriptors. Raises Unwanted where none will come, ReaderDied for an old epoch."""
         try:
-            message = self._channel.recv(messages.MAX_MESSAGE_BYTES + 1)
+            message, fds, _, _ = socket.recv_fds(
+                self._channel, messages.MAX_MESSAGE_BYTES + 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except OSError as error:
             raise Unwanted from error
         if not message:
             raise Unwanted
-        return messages.unpack(message, self.epoch)
+        return messages.unpack(message, self.epoch), fds
 
     def require_open(self) -> None:
         """Raise Unwanted where the daemon closed its end."""
@@ -122,18 +140,28 @@ class _Session:
     def __init__(self, link: _Link, work: Work) -> None:
         self._link = link
         self._work = work
+        self._batch = Batch(work=work, camera=work.camera) if isinstance(work.camera, MountedCamera) else None
+        self._fds: list[int] = []  # that came with the request
         self._reread: dict[bytes, int] = {}  # what this very reader read a second time, and its change time then
         self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "list": self._list,
             "acquire": self._acquire,
             "reread": self._second_read,
+            "check": self._check,
             "erase": self._erase,
+            "plan": self._plan,
+            "plan_files": self._plan_files,
+            "account": self._account,
+            "let_go": self._let_go,
+            "take": self._take,
+            "verify": self._verify,
+            "verify_empty": self._verify_empty,
         }
 
     def serve(self) -> None:
         """Answer until the socket is closed. Raises Unwanted then, and whatever ends a reader."""
         while True:
-            fields = self._link.receive()
+            fields, self._fds = self._link.receive()
             request = self._requests.get(messages.text(fields, "kind"))
             if request is None:
                 raise ReaderDied(f"no request is called {fields['kind']!r}")
@@ -149,7 +177,7 @@ class _Session:
     def _list(self, _: dict[str, Any]) -> None:
         batch: list[dict[str, Any]] = []
         size = 0
-        for listed in walk(self._work.camera, self._work.rules):
+        for listed in self._work.camera.walk(self._work.rules):
             self._work.faults.at("list", listed.file.path)
             entry = messages.listed_to_wire(listed)
             length = len(json.dumps(entry))
@@ -163,7 +191,7 @@ class _Session:
 
     def _acquire(self, fields: dict[str, Any]) -> None:
         acquisition, file = _subject(fields)
-        sealed = acquire(self._work, acquisition, file)
+        sealed = acquire(self._work, acquisition, file, sidecar=bool(messages.integer(fields, "sidecar")))
         self._link.send("sealed", acquisition=acquisition, sealed=messages.sealed_to_wire(sealed))
 
     def _second_read(self, fields: dict[str, Any]) -> None:
@@ -175,9 +203,73 @@ class _Session:
     def _erase(self, fields: dict[str, Any]) -> None:
         warrant = self._warrant(messages.table(fields, "warrant"))
         evidence = _evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest)
-        erasure = erase(self._work, warrant, self._reread.get(evidence))
+        together = self._batch if self._batch and self._batch.camera.kind is MediumKind.VOLUMES else None
+        if together:
+            together.require_planned(warrant.acquisition)
+        erasure = self._work.camera.erase(self._work, warrant, self._reread.get(evidence))
         self._reread.pop(evidence, None)
+        if together:
+            together.erased(warrant.acquisition)
         self._link.send("erased", acquisition=warrant.acquisition, erasure=messages.erasure_to_wire(erasure))
+
+    def _check(self, fields: dict[str, Any]) -> None:
+        """Whether what a warrant is for could be erased now, as far as that can be seen with nothing touched."""
+        warrant = self._warrant(messages.table(fields, "warrant"))
+        camera = self._work.camera
+        if isinstance(camera, MountedCamera):
+            with camera.clip(warrant.file, to_erase=True) as clip:
+                evidence = _evidence(warrant.acquisition, warrant.file, warrant.plaintext_digest)
+                if not warrant.remnant and clip.changed_ns() != self._reread[evidence]:
+                    raise ClipChanged("the clip was touched after its second read")
+        else:
+            with camera.clip(warrant.file):
+                camera.require_attached()
+        self._link.send("checked", acquisition=warrant.acquisition)
+
+    # --- of volumes, erased together
+
+    def _plan(self, _: dict[str, Any]) -> None:
+        self._require_batch().begin()
+        self._link.send("planned", unclear={})
+
+    def _plan_files(self, fields: dict[str, Any]) -> None:
+        unclear = {}
+        for one in fields.get("files", ()):
+            acquisition, file = _subject(one)
+            try:
+                reason = self._require_batch().plan(acquisition, file)
+            except (ClipBusy, ClipChanged, ClipGone, ClipRefused) as error:
+                reason = str(error)
+            if reason:
+                unclear[acquisition] = messages.short(reason)
+        self._link.send("planned", unclear=unclear)
+
+    def _account(self, _: dict[str, Any]) -> None:
+        self._require_batch().require_coherent()
+        self._link.send("accounted", unaccounted=messages.short(self._require_batch().unaccounted()))
+
+    def _let_go(self, _: dict[str, Any]) -> None:
+        self._require_batch().camera.let_go()
+        self._link.send("let_go")
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        camera = self._require_batch().camera
+        camera.take(medium_from_wire(messages.table(fields, "medium"), self._fds))
+        self._link.send("taken")
+
+    def _verify(self, fields: dict[str, Any]) -> None:
+        acquisition = AcquisitionId(messages.text(fields, "acquisition"))
+        checked = self._require_batch().verify(acquisition)
+        self._link.send("verified", acquisition=acquisition, checked=messages.short(checked))
+
+    def _verify_empty(self, fields: dict[str, Any]) -> None:
+        checked = verify_empty(self._require_batch(), messages.text(fields, "method"))
+        self._link.send("empty", checked=messages.short(checked))
+
+    def _require_batch(self) -> Batch:
+        if self._batch is None:
+            raise EraseFailed("this camera has no volumes")
+        return self._batch
 
     def _warrant(self, record: dict[str, Any]) -> EraseWarrant:
         """The warrant, if this reader itself knows that it fits. Raises EraseFailed, with nothing touched."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,14 +22,17 @@ from dockd.model import (
     Erasure,
     FoundFile,
     ListedFile,
+    Medium,
     Reread,
     Sealed,
 )
 from dockd.reader import messages
+from dockd.reader.handover import descriptors, medium_to_wire
+from dockd.reader.plan import ErasePlan, batches, words_from_wire
 from dockd.reader.rules import ClipRules
 from dockd.reader.server import ForkServerProgram, Started
 
-__all__ = ["ClipRules", "ForkServer", "OnProgress", "Reader"]
+__all__ = ["ClipRules", "ErasePlan", "ForkServer", "OnProgress", "Reader"]
 
 _log = structlog.get_logger()
 
@@ -51,7 +54,7 @@ class ForkServer:
     async def start(cls, *, python: str | None = None, faults: str | None = None) -> ForkServer:
         """Start the program. To be called on the main thread: readers die with the thread that started it.
 
-        `faults`, for tests alone, replaces what the environment says (dockd.reader.faults).
+        `faults`, for tests alone, replaces what the environment says (dockd.faults).
         """
         server = cls(python, faults)
         server._living()
@@ -68,14 +71,14 @@ class ForkServer:
         docking: DockingId,
         epoch: Epoch,
         bay: BayNumber,
-        camera_fd: int,
+        medium: Medium,
         incoming_fd: int,
         identity: CameraIdentity,
         recipients: tuple[str, ...],
         rules: ClipRules,
         on_progress: OnProgress,
     ) -> Reader:
-        """A new reader for one docking; the two descriptors stay the caller's. Raises ReaderDied, CameraGone.
+        """A new reader for one docking; all descriptors stay the caller's. Raises ReaderDied, CameraGone.
 
         After cancellation no reader is left, or one that was already sent SIGKILL.
         """
@@ -86,13 +89,14 @@ class ForkServer:
             docking=docking,
             bay=bay,
             camera=messages.identity_to_wire(identity),
+            medium=medium_to_wire(medium),
             recipients=list(recipients),
             rules=messages.rules_to_wire(rules),
         )
         reader: Reader | None = None
         try:
             with theirs:
-                started = await self._living().fork(start, (camera_fd, incoming_fd, theirs.fileno()))
+                started = await self._living().fork(start, (incoming_fd, theirs.fileno(), *descriptors(medium)))
             reader = Reader(ours, started, docking=docking, epoch=epoch, on_progress=on_progress)
             await reader.wait_ready()
         except BaseException:
@@ -158,13 +162,13 @@ class Reader:
             yield [messages.listed_from_wire(entry) for entry in entries]
         self._settle(fields, "done")
 
-    async def acquire(self, acquisition: AcquisitionId, file: FoundFile) -> Sealed:
-        """Read a clip once into `<acquisition>.age` in the incoming directory, durable on return.
+    async def acquire(self, acquisition: AcquisitionId, file: FoundFile, *, sidecar: bool = False) -> Sealed:
+        """Read a clip, or a sidecar, once into `<acquisition>.age` in the incoming directory, durable on return.
 
         Raises CameraGone, ClipGone, ClipBusy, ClipChanged, ClipRefused, SpoolFull or ReaderDied; the clip is as it
         was, and the incoming directory holds nothing but files of this docking.
         """
-        await self._ask("acquire", acquisition=acquisition, file=messages.file_to_wire(file))
+        await self._ask("acquire", acquisition=acquisition, file=messages.file_to_wire(file), sidecar=int(sidecar))
         fields = await self._answer("sealed", acquisition)
         sealed = messages.sealed_from_wire(messages.table(fields, "sealed"))
         self._on_progress(acquisition, "acquire", file.size_bytes, file.size_bytes)
@@ -177,6 +181,11 @@ class Reader:
         again = messages.reread_from_wire(messages.table(fields, "reread"), self._docking)
         self._on_progress(acquisition, "reread", file.size_bytes, file.size_bytes)
         return again
+
+    async def check(self, warrant: EraseWarrant) -> None:
+        """See whether `erase` would begin, for the time being; nothing is touched. Raises as that does."""
+        await self._ask("check", warrant=to_wire(warrant))
+        await self._answer("checked", warrant.acquisition)
 
     async def erase(self, warrant: EraseWarrant, file: FoundFile) -> Erasure:
         """Erase the file of a warrant, which this reader must itself have read a second time, or its remnant.
@@ -191,6 +200,62 @@ class Reader:
         erasure = messages.erasure_from_wire(messages.table(fields, "erasure"))
         self._on_progress(warrant.acquisition, "erase", file.size_bytes, file.size_bytes)
         return erasure
+
+    # --- erasing from volumes: together, and looked at anew
+
+    async def plan_erasing(self, files: Mapping[AcquisitionId, FoundFile]) -> ErasePlan:
+        """Remember, on the read-only volumes, where these files lie; say what that leaves unaccounted for.
+
+        A new plan takes the place of the one before. Raises EraseFailed where nothing may be erased from these
+        volumes, as files of them share blocks; CameraGone, ReaderDied.
+        """
+        unclear: dict[AcquisitionId, str] = {}
+        await self._ask("plan")
+        await self._answer("planned")
+        for batch in batches(files):
+            await self._ask("plan_files", files=batch)
+            unclear |= words_from_wire(await self._answer("planned"), "unclear")
+        await self._ask("account")
+        fields = await self._answer("accounted")
+        return ErasePlan(unaccounted=messages.text(fields, "unaccounted"), unclear=unclear)
+
+    async def let_go(self) -> None:
+        """Close every descriptor of the camera; what was written is on the medium then.
+
+        Raises EraseFailed where the medium did not take it, CameraGone, ReaderDied; the descriptors are closed even so.
+        Only `take`, `kill` and `aclose` are left.
+        """
+        await self._ask("let_go")
+        await self._answer("let_go")
+
+    async def take(self, medium: Medium) -> None:
+        """Go on with new descriptors of the same volumes; they stay the caller's.
+
+        Raises CameraGone where these are others, or do not answer; ReaderDied.
+        """
+        await self._ask("take", descriptors(medium), medium=medium_to_wire(medium))
+        await self._answer("taken")
+
+    async def verify_erased(self, acquisitions: Iterable[AcquisitionId]) -> dict[AcquisitionId, str]:
+        """Look anew, on volumes taken read-only since, for what this reader erased; what was established, in words.
+
+        Reads every old place from the block device. Raises EraseFailed, naming the first clip of which anything is
+        left; CameraGone, ReaderDied.
+        """
+        checked: dict[AcquisitionId, str] = {}
+        for acquisition in acquisitions:
+            await self._ask("verify", acquisition=acquisition)
+            fields = await self._answer("verified", acquisition)
+            checked[acquisition] = messages.text(fields, "checked")
+        return checked
+
+    async def verify_empty(self, method: str) -> str:
+        """After `clear` or `discard`, on the fresh volumes: nothing is on them, nor in the clips' old places.
+
+        What was established, in words. Raises EraseFailed, CameraGone, ReaderDied.
+        """
+        await self._ask("verify_empty", method=method)
+        return messages.text(await self._answer("empty"), "checked")
 
     async def kill(self) -> None:
         """SIGKILL. Returns at once, also where the reader hangs in a device and stays. Idempotent."""
@@ -211,12 +276,16 @@ class Reader:
 
     # --- messages
 
-    async def _ask(self, kind: str, **fields: Any) -> None:
+    async def _ask(self, kind: str, fds: tuple[int, ...] = (), **fields: Any) -> None:
         if self._unusable:
             raise ReaderDied(f"the reader cannot be asked: {self._unusable}")
         self._unusable = "an earlier call to it was cut short"  # until that call has its answer
         try:
-            await self._loop.sock_sendall(self._channel, messages.pack(self._epoch, kind, **fields))
+            message = messages.pack(self._epoch, kind, **fields)
+            if fds:  # the socket is empty, as its last request was answered: this does not have to wait
+                socket.send_fds(self._channel, [message], list(fds))
+            else:
+                await self._loop.sock_sendall(self._channel, message)
         except OSError as error:
             raise await self._died() from error
 

@@ -1,7 +1,8 @@
 """The fork server: a fresh program without the daemon's memory, that forks a reader for each request.
 
-Started as `python -I -m dockd.reader.forkserver FD`. A request is one datagram, passed on unread, with three
-descriptors: camera root, incoming directory, the reader's socket. It has one thread, and ends with its socket.
+Started as `python -I -m dockd.reader.forkserver FD`. A request is one datagram, passed on unread, with its
+descriptors: incoming directory, the reader's socket, and those of the camera's medium. It has one thread, and ends
+with its socket.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sys
 from dockd.core import canonical, sealing
 from dockd.reader import child
 from dockd.reader.confine import confine_server
+from dockd.reader.handover import MAX_DESCRIPTORS
 from dockd.reader.messages import MAX_MESSAGE_BYTES
 
-_DESCRIPTORS = 3
+_DESCRIPTORS = 2  # besides the camera's
 
 
 class _Server:
@@ -40,14 +42,16 @@ class _Server:
     def _answer(self) -> bool:
         """One request. False: there will be no more."""
         try:
-            request, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS)
+            request, descriptors, _, _ = socket.recv_fds(
+                self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS + MAX_DESCRIPTORS
+            )
         except OSError:  # it was reset: the daemon left with an answer unread
             return False
         if not request:
             return False
         try:
-            if len(descriptors) == _DESCRIPTORS:
-                self._start(request, *descriptors)
+            if len(descriptors) >= _DESCRIPTORS:
+                self._start(request, descriptors[0], descriptors[1], tuple(descriptors[2:]))
             else:
                 self._say("failed", message="a request without its descriptors")
         finally:
@@ -55,7 +59,7 @@ class _Server:
                 os.close(fd)
         return True
 
-    def _start(self, request: bytes, camera_fd: int, incoming_fd: int, socket_fd: int) -> None:
+    def _start(self, request: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, ...]) -> None:
         server = os.getpid()
         try:
             pid = os.fork()
@@ -65,7 +69,7 @@ class _Server:
         if pid == 0:
             status = os.EX_SOFTWARE
             try:
-                status = child.run(request, camera_fd, incoming_fd, socket_fd, server)
+                status = child.run(request, incoming_fd, socket_fd, camera_fds, server)
             finally:
                 os._exit(status)  # nothing of the server's own may run in the child
         pidfd = os.pidfd_open(pid)

@@ -82,6 +82,11 @@ def in_memory(fd: int) -> bool:
     return answer[0] & 0xFFFFFFFF in _MEMORY_FILE_SYSTEMS
 
 
+def sync_filesystem(fd: int) -> None:
+    """Write back the whole file system of an open file or directory. Raises what failed since that was opened."""
+    _check(_libc.syncfs(fd))
+
+
 def cached_pages(fd: int, offset: int, size: int) -> int:
     """How many pages of this range of a file are in the page cache. `offset` is a multiple of the page size.
 

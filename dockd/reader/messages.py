@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dockd import errors
 from dockd.core import canonical
+from dockd.core.clip_names import ClipNames
+from dockd.core.profile import Evidence, FileRules, Pattern
 from dockd.errors import DockdError, ReaderDied, VerificationFailed
 from dockd.model import (
     AcquisitionId,
@@ -40,6 +42,7 @@ _ERRORS: dict[str, type[DockdError]] = {
     kind.__name__: kind
     for kind in (
         errors.CameraGone,
+        errors.CameraRefused,
         errors.ClipChanged,
         errors.ClipBusy,
         errors.ClipGone,
@@ -279,25 +282,61 @@ def identity_from_wire(fields: dict[str, Any]) -> CameraIdentity:
 
 
 def rules_to_wire(rules: ClipRules) -> dict[str, Any]:
-    """The rules of a docking."""
+    """The rules of a docking. They fit into a message, since the files that they come from are short."""
+    evidence = rules.files.evidence
     return {
         "suffixes": list(rules.suffixes),
         "evidence_directories": list(rules.evidence_directories),
         "max_depth": rules.max_depth,
         "max_files": rules.max_files,
         "block_bytes": rules.block_bytes,
+        "files": {name: _pattern_to_wire(getattr(rules.files, name)) for name in _PATTERNS},
+        "evidence": {
+            "directories": list(evidence.directories),
+            "name_flags": list(evidence.name_flags),
+            "categories": list(evidence.categories),
+            "read_only": int(evidence.read_only),
+        },
+        "templates": list(rules.names.templates),
+        "time_zone": rules.names.time_zone,
     }
 
 
 def rules_from_wire(fields: dict[str, Any]) -> ClipRules:
     """The inverse. Raises ReaderDied."""
+    files, evidence = table(fields, "files"), table(fields, "evidence")
     return ClipRules(
         suffixes=texts(fields, "suffixes"),
         evidence_directories=texts(fields, "evidence_directories"),
         max_depth=integer(fields, "max_depth"),
         max_files=integer(fields, "max_files"),
         block_bytes=integer(fields, "block_bytes"),
+        files=FileRules(
+            **{name: _pattern_from_wire(table(files, name)) for name in _PATTERNS},
+            evidence=Evidence(
+                directories=texts(evidence, "directories"),
+                name_flags=texts(evidence, "name_flags"),
+                categories=texts(evidence, "categories"),
+                read_only=bool(integer(evidence, "read_only")),
+            ),
+        ),
+        names=ClipNames(templates=texts(fields, "templates"), time_zone=text(fields, "time_zone")),
     )
+
+
+_PATTERNS = ("clips", "sidecars", "noise")
+
+
+def _pattern_to_wire(pattern: Pattern) -> dict[str, Any]:
+    return {
+        "directories": list(pattern.directories),
+        "suffixes": list(pattern.suffixes),
+        "names": list(pattern.names),
+    }
+
+
+def _pattern_from_wire(fields: dict[str, Any]) -> Pattern:
+    return Pattern(**{key: texts(fields, key) for key in ("directories", "suffixes", "names")})
 
 
 # --- errors

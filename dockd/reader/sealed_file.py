@@ -7,10 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dockd.errors import SpoolFull
+from dockd.faultpoints import Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dockd.faults import Faults
     from dockd.model import AcquisitionId
 
 
@@ -20,11 +22,12 @@ class SealedFile:
     Any OSError of the spool is SpoolFull: the clip waits on its camera.
     """
 
-    def __init__(self, directory_fd: int, acquisition: AcquisitionId, size_bytes: int) -> None:
+    def __init__(self, directory_fd: int, acquisition: AcquisitionId, size_bytes: int, faults: Faults) -> None:
         self._directory_fd = directory_fd
         self._part = f"{acquisition}.part"
         self._name = f"{acquisition}.age"
         self._size_bytes = size_bytes
+        self._faults = faults
         self._written = 0
         self._fd = -1
 
@@ -35,14 +38,14 @@ class SealedFile:
             with suppress(FileNotFoundError):  # of an attempt that was cut short in this docking
                 os.unlink(self._part, dir_fd=self._directory_fd)
             self._fd = os.open(self._part, flags, 0o600, dir_fd=self._directory_fd)
-            os.posix_fallocate(self._fd, 0, self._size_bytes)
+            self._faults.act(Point.SPOOL_ROOM, os.posix_fallocate, self._fd, 0, self._size_bytes)
 
     def write(self, block: bytes | memoryview) -> None:
         """Append a block, whole."""
         view = memoryview(block)
         with _spool_errors():
             while view:
-                count = os.write(self._fd, view)
+                count = self._faults.write(Point.SPOOL_DATA, self._fd, view)
                 self._written += count
                 view = view[count:]
 
@@ -51,10 +54,11 @@ class SealedFile:
         if self._written != self._size_bytes:
             raise ValueError(f"{self._written} bytes were sealed, {self._size_bytes} were computed")
         with _spool_errors():
-            os.fsync(self._fd)
+            self._faults.act(Point.SPOOL_SYNC, os.fsync, self._fd)
             self._close()
-            os.rename(self._part, self._name, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
-            os.fsync(self._directory_fd)
+            place = self._directory_fd
+            self._faults.act(Point.SPOOL_NAME, os.rename, self._part, self._name, src_dir_fd=place, dst_dir_fd=place)
+            self._faults.act(Point.SPOOL_NAME_SYNC, os.fsync, place)
 
     def close(self) -> None:
         """Remove what was written, unless it was finished. Idempotent."""

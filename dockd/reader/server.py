@@ -12,9 +12,9 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dockd import faults
 from dockd.core import canonical
 from dockd.errors import ReaderDied, VerificationFailed
-from dockd.reader import faults
 from dockd.reader.messages import MAX_MESSAGE_BYTES
 
 STOP_S = 2.0  # that the program is given to end by itself
@@ -53,7 +53,7 @@ class ForkServerProgram:
         self._loop.add_reader(self._pidfd, self._on_end)
         self._loop.add_reader(self._control.fileno(), self._on_message)
 
-    async def fork(self, start: bytes, descriptors: tuple[int, int, int]) -> Started:
+    async def fork(self, start: bytes, descriptors: tuple[int, ...]) -> Started:
         """Ask for a reader. Raises ReaderDied.
 
         After cancellation the reader, if it comes to be, is killed.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dockd.core.sealing import Recipient
+    from dockd.faults import Faults
     from dockd.model import AcquisitionId, DockingId, Entropy, Epoch, FoundFile
-    from dockd.reader.camera import Camera, OpenClip
-    from dockd.reader.faults import Faults
+    from dockd.reader.camera import Camera, Clip
     from dockd.reader.rules import ClipRules
 
 PROGRESS_S = 0.2  # between two progress messages
@@ -59,7 +57,7 @@ def shielded_buffer(size: int) -> mmap.mmap:
 class Pulse:
     """Between two blocks: go on only while the daemon, the camera and the lease are there; tell how far it is."""
 
-    def __init__(self, work: Work, acquisition: AcquisitionId, phase: str, clip: OpenClip, size_bytes: int) -> None:
+    def __init__(self, work: Work, acquisition: AcquisitionId, phase: str, clip: Clip | None, size_bytes: int) -> None:
         self._work = work
         self._acquisition = acquisition
         self._phase = phase
@@ -69,7 +67,7 @@ class Pulse:
 
     def beat(self, done_bytes: int) -> None:
         """Between two blocks of a read. Raises also ClipBusy, where some program wants to write the clip."""
-        if not self._clip.lease_holds():
+        if self._clip is not None and not self._clip.lease_holds():
             raise ClipBusy("some program opened the clip while it was read")
         self.tell(done_bytes)
 
@@ -88,7 +86,7 @@ class ClipReader:
     """Reads a clip block by block into the one buffer. What the medium does not give stands as zeros, and is noted."""
 
     work: Work
-    clip: OpenClip
+    clip: Clip
     size_bytes: int
     unreadable: list[tuple[int, int]] = field(default_factory=list)  # ranges: first byte, byte after the last
     pieces: int = 0  # unreadable ones
@@ -142,12 +140,11 @@ class ClipReader:
         if self.direct:
             self.work.faults.at("read.direct", self.clip.path, offset + start, offset + end)
         room = -(-end // _PIECE_BYTES) * _PIECE_BYTES if self.direct else end
-        return os.preadv(self.clip.fd, [view[start:room]], offset + start)
+        return self.clip.read(view[start:room], offset + start)
 
     def _leave_direct(self) -> None:
         """The file system took O_DIRECT, but not for this read."""
-        flags = fcntl.fcntl(self.clip.fd, fcntl.F_GETFL)
-        fcntl.fcntl(self.clip.fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        self.clip.leave_direct()
         self.direct = False
 
     def _skip(self, view: memoryview, start: int, end: int, offset: int) -> int:
@@ -172,7 +169,7 @@ class ClipReader:
         return end - start
 
 
-def require_unchanged(clip: OpenClip, file: FoundFile) -> None:
+def require_unchanged(clip: Clip, file: FoundFile) -> None:
     """After the last block: the clip must be what it was before the first, and nobody may have begun to write it."""
     if not clip.lease_holds():
         raise ClipBusy("some program opened the clip while it was read")

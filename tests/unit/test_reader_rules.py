@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockd import errors
+from dockd.core.clip_names import ClipNames
+from dockd.core.profile import Evidence, FileRules, Pattern
 from dockd.core.remnants import remnant_name
 from dockd.errors import ReaderDied
 from dockd.model import (
@@ -23,10 +25,24 @@ from dockd.model import (
     VerdictStatus,
 )
 from dockd.reader import messages
-from dockd.reader.rules import ClipRules
+from dockd.reader.rules import NOISE, ClipRules
 
 RULES = ClipRules(
     suffixes=(".mp4", ".MOV"), evidence_directories=("Evidence",), max_depth=4, max_files=9, block_bytes=1 << 20
+)
+PROFILED = ClipRules(
+    suffixes=(".mp4",),
+    evidence_directories=("Evidence",),
+    max_depth=4,
+    max_files=9,
+    block_bytes=1 << 20,
+    files=FileRules(
+        clips=Pattern(directories=("DCIM",), suffixes=(".bin",)),
+        sidecars=Pattern(directories=("DCIM",)),
+        noise=Pattern(names=("._*",), directories=()),
+        evidence=Evidence(directories=("RO",), name_flags=("_X",), categories=("EVD",), read_only=True),
+    ),
+    names=ClipNames(templates=("{officer}-{category}",), time_zone="utc"),
 )
 EPOCH = Epoch(7)
 DIGEST = "sha256:" + "0" * 64
@@ -159,3 +175,50 @@ def test_errors_arrive_as_their_own_kind(kind):
     found = messages.error_from_wire(messages.error_to_wire(error))
     assert type(found) is type(error)
     assert isinstance(messages.error_from_wire({"error": "Unheard", "message": "x"}), ReaderDied)
+
+
+# --- with a profile
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "reason"),
+    [
+        (b"DCIM/A.txt", FileKind.SIDECAR, ""),
+        (b"DCIM/._A.mp4", FileKind.OTHER, NOISE),  # noise goes before both
+        (b"DCIM/A.bin", FileKind.SIDECAR, ""),  # and sidecars before clips
+        (b"A.bin", FileKind.OTHER, ""),
+        (b"A.MP4", FileKind.CLIP, ""),  # the station's own suffixes catch what the profile does not name
+        (b"DCIM/dockd-camera.toml", FileKind.SIDECAR, ""),
+        (b"dockd-camera.toml", FileKind.OTHER, ""),
+        (b"DCIM/" + remnant_name(AcquisitionId("01890000-0000-7000-8000-000000000001")), FileKind.OTHER, ""),
+    ],
+)
+def test_a_profile_says_what_files_are(path, kind, reason):
+    file = FoundFile(path=b"lun0/" + path, size_bytes=1, mtime_ns=1, inode=0)
+    seen = PROFILED.judge(file, path)
+    assert (seen.file, seen.kind, seen.reason) == (file, kind, reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "read_only", "reason"),
+    [
+        (b"DCIM/A.mp4", False, ""),
+        (b"DCIM/A.mp4", True, "the camera made it read-only"),
+        (b"DCIM/evidence/A.mp4", False, "in the directory evidence"),
+        (b"ro/A.mp4", False, "in the directory ro"),
+        (b"A_x.mp4", False, "its name is marked _X"),
+        (b"A17-evd.mp4", False, "its name states the category evd"),
+        (b"A17-traffic.mp4", False, ""),
+        (b"A_EVD.mp4", False, ""),  # this camera has another mark
+    ],
+)
+def test_a_profile_says_what_marks_evidence(path, read_only, reason):
+    category, why = PROFILED.category(path, read_only=read_only)
+    assert (category, why) == (Category.EVIDENCE if reason else Category.NONE, reason)
+
+
+@pytest.mark.parametrize("rules", [RULES, PROFILED])
+def test_rules_travel_to_the_reader_and_arrive(rules):
+    message = messages.pack(EPOCH, "start", rules=messages.rules_to_wire(rules))
+    fields = messages.unpack(message, EPOCH)
+    assert messages.rules_from_wire(messages.table(fields, "rules")) == rules

@@ -5,17 +5,31 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cards import Part, make_volume
 
+from dockd.blocker.mounts import mount
 from dockd.core import warrant as warrants
 from dockd.core.sealing import Identity, Opener
 from dockd.devices.marker import make_marker
-from dockd.model import AcquisitionId, BayNumber, DockingId, Epoch, FileKind
+from dockd.filesystems import probe
+from dockd.model import (
+    AcquisitionId,
+    BayNumber,
+    CameraIdentity,
+    DockingId,
+    Epoch,
+    FileKind,
+    Medium,
+    MediumKind,
+    Volume,
+)
 from dockd.reader.client import ClipRules, ForkServer
 
 DOCKING = DockingId("01890000-0000-7000-8000-000000000001")
@@ -55,11 +69,12 @@ class Rig:
         camera_fd = os.open(self.camera, os.O_RDONLY | os.O_DIRECTORY)
         incoming_fd = os.open(self.incoming, os.O_RDONLY | os.O_DIRECTORY)
         self.descriptors += [camera_fd, incoming_fd]
+        volume = Volume(name="", filesystem="folder", volume_id=self.identity.volume_id, root_fd=camera_fd)
         reader = await self.server.reader(
             docking=docking,
             epoch=Epoch(epoch),
             bay=BayNumber(1),
-            camera_fd=camera_fd,
+            medium=Medium(kind=MediumKind.FOLDER, volumes=(volume,)),
             incoming_fd=incoming_fd,
             identity=identity or self.identity,
             recipients=tuple(key.recipient.text for key in self.keys),
@@ -169,3 +184,102 @@ async def memory_rig():
         made = Rig(Path(directory))
         yield made
         await made.aclose()
+
+
+@dataclass
+class VolumeRig(Rig):
+    """A camera of volumes, on loop devices that are mounted to no path, as the write blocker does. Needs root."""
+
+    parts: tuple[Part, ...] = ()
+
+    def __post_init__(self):
+        self.incoming = self.directory / "incoming"
+        self.incoming.mkdir(parents=True)
+        self.images, self.loops, self.mounted = [], [], []
+        for number, part in enumerate(self.parts):
+            image = self.directory / f"volume{number}"
+            make_volume(image, part)
+            self.images.append(image)
+            done = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True)
+            self.loops.append(done.stdout.strip())
+        self.ids = [probe(self._reader(image)).volume_id for image in self.images]
+        self.identity = CameraIdentity(serial=self.serial, model="card", volume_id="+".join(self.ids))
+        self.keys = (Identity.generate(os.urandom), Identity.generate(os.urandom))
+        self.descriptors = []
+        self.readers = []
+
+    @staticmethod
+    def _reader(image):
+        return lambda offset, size: image.read_bytes()[offset : offset + size]
+
+    def mount(self, *, writable=False, dirty=""):
+        """Mount all volumes anew, once the last mount of them is gone: their medium."""
+        self.unmount()
+        volumes = []
+        for number, (part, loop, volume_id) in enumerate(zip(self.parts, self.loops, self.ids, strict=True)):
+            root_fd = mount(loop, part.kind, writable=writable, uid=os.geteuid(), gid=os.getegid())
+            self.mounted.append(root_fd)
+            self.mounted.append(os.open(loop, os.O_RDONLY))
+            volumes.append(
+                Volume(
+                    name=f"lun{number}" if len(self.parts) > 1 else "",
+                    filesystem=part.kind,
+                    volume_id=volume_id,
+                    root_fd=root_fd,
+                    block_fd=self.mounted[-1],
+                    dirty=dirty,
+                )
+            )
+        return Medium(kind=MediumKind.VOLUMES, volumes=tuple(volumes))
+
+    def unmount(self):
+        while self.mounted:
+            os.close(self.mounted.pop())
+        for loop in self.loops:  # an exclusive descriptor is had only where nothing is mounted
+            os.close(os.open(loop, os.O_RDONLY | os.O_EXCL))
+
+    async def reader(self, *, medium=None, epoch=1, docking=DOCKING, rules=None):
+        if self.server is None:
+            self.server = await ForkServer.start(faults=self.faults)
+        incoming_fd = os.open(self.incoming, os.O_RDONLY | os.O_DIRECTORY)
+        self.descriptors.append(incoming_fd)
+        reader = await self.server.reader(
+            docking=docking,
+            epoch=Epoch(epoch),
+            bay=BayNumber(1),
+            medium=medium or self.mount(),
+            incoming_fd=incoming_fd,
+            identity=self.identity,
+            recipients=tuple(key.recipient.text for key in self.keys),
+            rules=rules or self.rules(),
+            on_progress=self._progress,
+        )
+        self.readers.append(reader)
+        return reader
+
+    async def remount(self, reader, *, writable=False):
+        await reader.let_go()
+        await reader.take(self.mount(writable=writable))
+
+    async def aclose(self):
+        await super().aclose()
+        while self.mounted:
+            os.close(self.mounted.pop())
+        for loop in self.loops:
+            subprocess.run(["losetup", "-d", loop], check=True)
+
+
+@pytest.fixture
+async def card(tmp_path):
+    """`card(Part(...))`: a VolumeRig of these volumes."""
+    if os.geteuid() != 0:
+        pytest.skip("loop devices and mounts need root")
+    made = []
+
+    def make(*parts, faults=""):
+        made.append(VolumeRig(tmp_path / f"card{len(made)}", parts=parts, faults=faults))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        await rig.aclose()

@@ -166,6 +166,24 @@ async def test_a_clip_that_somebody_has_open_is_not_erased_until_it_is_closed(me
     assert not path.exists()
 
 
+async def test_a_check_says_what_an_erasure_would_say_and_touches_nothing(memory_rig):
+    rig = memory_rig
+    reader, path, file, warrant = await confirmed(rig)
+    before = path.stat()
+    await reader.check(warrant)
+    with path.open("rb"), pytest.raises(ClipBusy):
+        await reader.check(warrant)
+    with pytest.raises(EraseFailed, match="did not itself read"):
+        await reader.check(rig.warrant(file, "sha256:" + "0" * 64))
+    assert (path.stat().st_mtime_ns, path.stat().st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    path.chmod(0o640)
+    with pytest.raises(ClipChanged, match="after its second read"):
+        await reader.check(warrant)
+    path.unlink()
+    with pytest.raises(ClipGone):
+        await reader.check(warrant)
+
+
 async def test_a_clip_that_got_a_second_link_is_not_erased(memory_rig):
     rig = memory_rig
     reader, path, file, warrant = await confirmed(rig)

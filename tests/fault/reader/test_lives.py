@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 
 from dockd.errors import CameraGone, ReaderDied
-from dockd.model import Epoch
+from dockd.model import Epoch, Medium, MediumKind, Volume
 from dockd.reader import messages
 from dockd.reader.client import ForkServer, Reader
 from dockd.reader.server import Started
 
 PATIENCE_S = 20
+
+
+def folder(fd):
+    return Medium(kind=MediumKind.FOLDER, volumes=(Volume(name="", filesystem="folder", volume_id="x", root_fd=fd),))
 
 
 async def ended(reader):
@@ -149,7 +153,7 @@ def test_p02_readers_end_with_a_daemon_that_was_killed(tmp_path):
     script = textwrap.dedent(
         """
         import asyncio, os, sys
-        from dockd.model import CameraIdentity
+        from dockd.model import CameraIdentity, Medium, MediumKind, Volume
         from dockd.core.sealing import Identity
         from dockd.reader.client import ClipRules, ForkServer
 
@@ -157,7 +161,11 @@ def test_p02_readers_end_with_a_daemon_that_was_killed(tmp_path):
             server = await ForkServer.start()
             root = os.open(sys.argv[1], os.O_RDONLY)
             reader = await server.reader(
-                docking="01890000-0000-7000-8000-000000000001", epoch=1, bay=1, camera_fd=root, incoming_fd=root,
+                docking="01890000-0000-7000-8000-000000000001", epoch=1, bay=1, incoming_fd=root,
+                medium=Medium(
+                    kind=MediumKind.FOLDER,
+                    volumes=(Volume(name="", filesystem="folder", volume_id="C", root_fd=root),),
+                ),
                 identity=CameraIdentity(serial="A", model="B", volume_id="C"),
                 recipients=(Identity.generate(os.urandom).recipient.text,),
                 rules=ClipRules(suffixes=(".mp4",), evidence_directories=(), max_depth=3, max_files=9,
@@ -290,7 +298,7 @@ async def test_a_camera_that_left_before_its_reader_began_is_gone(memory_rig):
                 docking="01890000-0000-7000-8000-000000000001",
                 epoch=Epoch(1),
                 bay=1,
-                camera_fd=fd,
+                medium=folder(fd),
                 incoming_fd=fd,
                 identity=rig.identity,
                 recipients=(),
