@@ -42,6 +42,10 @@ class JournalError(DockdError):
     """The journal or its custody mirror cannot be read, written or trusted."""
 
 
+class JournalCorrupt(JournalError):
+    """The journal's file is damaged or gone: it has to be rebuilt, as far as what is beside it proves it."""
+
+
 # --- the control socket, from the asking side
 
 
@@ -72,6 +76,18 @@ class CameraRefused(DockdError):
 
 class CameraTwice(CameraRefused):
     """A camera with the same serial is docked already. It may be tried again when that one left."""
+
+
+class CameraNotEnrolled(CameraRefused):
+    """Nobody enrolled the camera as it is now. It may be tried again when an operator did."""
+
+
+class CameraBlank(CameraRefused):
+    """The camera names itself, but a volume of it has no file system: it may be one whose `make_anew` was cut short."""
+
+    def __init__(self, message: str, *, serial: str) -> None:
+        super().__init__(message)
+        self.serial = serial
 
 
 class CameraGone(DockdError):
@@ -114,6 +130,18 @@ class SpoolFull(DockdError):
     """The spool has no room for this clip now."""
 
     disposition = Disposition.RETRY
+
+
+class SpoolSpoiled(DockdError):
+    """A sealed file is not what was sealed, or is gone: what is pushed has to be read from its camera anew."""
+
+    disposition = Disposition.QUARANTINE
+
+
+class FilesystemUnclear(DockdError):
+    """The structures of a file system contradict each other, or go beyond a cap. The sentence says which and where."""
+
+    disposition = Disposition.QUARANTINE
 
 
 class EraseFailed(DockdError):
@@ -187,3 +215,7 @@ class StoreUntrusted(StoreError):
     """The store could not prove what it is, or contradicts what it signed before: hold, alarm, erase nothing."""
 
     disposition = Disposition.QUARANTINE
+
+
+class StoreForgot(StoreUntrusted):
+    """The store does not hold what it signed for."""

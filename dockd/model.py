@@ -73,21 +73,74 @@ class CameraIdentity:
     product: str = ""
 
 
+class Role(StrEnum):
+    """What an acquisition is of."""
+
+    CLIP = "clip"
+    SIDECAR = "sidecar"  # a file that belongs to a clip: a thumbnail, a track
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What the name of a file says, by the profile of its camera. Empty and None where it says nothing."""
+
+    started_at: datetime | None = None  # the time in the name, in UTC
+    local: str = ""  # the same as it is written: "2026-02-01T07:30:00"
+    time_zone: str = ""  # by which it was read: "utc", "station", or a name of the time zone database
+    sequence: str = ""
+    officer: str = ""
+    category: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundFile:
-    """One file as a listing saw it. `path` is relative to the camera's root: bytes, as the file system has them."""
+    """One file as a listing saw it. `path` is relative to the camera's root: bytes, as the file system has them.
+
+    On a camera with several volumes it begins with the volume's name and a slash.
+    """
 
     path: bytes
     size_bytes: int
     mtime_ns: int
-    inode: int
+    inode: int  # 0 where the file system keeps no number for a file: FAT, exFAT, MTP
     links: int = 1
+
+
+class MediumKind(StrEnum):
+    """How a reader reaches a camera."""
+
+    FOLDER = "folder"  # a directory of this machine
+    VOLUMES = "volumes"  # mounts of its block devices, attached nowhere: their descriptors are all there is
+    MTP = "mtp"  # over USB, by the reader itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """One file system of a camera, reachable. The descriptors belong to whoever made the record."""
+
+    name: str  # "" where the camera has only this one; else "lun0", "lun1p2"
+    filesystem: str  # "folder", "vfat", "exfat", "ext4"
+    volume_id: str  # its UUID as udev gives it; of a folder, the marker's
+    root_fd: int  # a directory
+    block_fd: int = -1  # the block device, read-only; -1 for a folder
+    dirty: str = ""  # why it is not clean, in words; "" for a clean one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """What a reader is handed of a camera: volumes, or the address of an MTP device."""
+
+    kind: MediumKind
+    volumes: tuple[Volume, ...] = ()
+    usb_bus: int = 0  # of an MTP device
+    usb_device: int = 0
 
 
 class FileKind(StrEnum):
     """What a listing makes of a directory entry."""
 
     CLIP = "clip"
+    SIDECAR = "sidecar"  # belongs to a clip, and is read, kept and erased like one
     OTHER = "other"  # a regular file that is no clip: stays, and is listed
     REFUSED = "refused"  # not a regular file, or unreadable, or beyond a cap: `reason` says which
 
@@ -99,7 +152,7 @@ class ListedFile:
     file: FoundFile
     kind: FileKind
     category: Category = Category.NONE
-    reason: str = ""  # why it is refused, or why it is flagged as evidence
+    reason: str = ""  # why it is refused, is flagged as evidence, or is noise
 
 
 class CacheState(StrEnum):
@@ -108,6 +161,7 @@ class CacheState(StrEnum):
     DIRECT = "direct"  # O_DIRECT: from the medium
     DROPPED = "dropped"  # buffered, after the page cache was dropped and mincore said so
     CACHED = "cached"  # the file system would not drop it: the record says so
+    DEVICE = "device"  # asked of the camera anew over MTP: what it read to answer, it alone knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,5 +226,10 @@ class Acquisition:
     custody_seq: int | None = None  # of the entry that says it was sealed
     upload_url: str | None = None
     reread: Reread | None = None  # the newest one that agreed
+    role: Role = Role.CLIP
+    of: AcquisitionId | None = None  # of a sidecar: the clip that it belongs to
+    profile: str = ""  # that it was found by; empty for a folder
+    profile_version: int = 0
+    named: Named | None = None
     released_by: str | None = None  # the operator who let a damaged clip be erased
     quarantine_reason: str | None = None

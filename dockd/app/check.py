@@ -13,7 +13,8 @@ from dockd.config.schema import ReceiverConfig, StationConfig
 from dockd.core.keyfiles import parse_store_pub
 from dockd.core.sealing import Recipient, parse_recipients_file
 from dockd.core.sshsig import SigningKey
-from dockd.errors import VerificationFailed
+from dockd.errors import ConfigError, VerificationFailed
+from dockd.station.reload import known_profiles
 
 _T = TypeVar("_T")
 _LEAST_RECIPIENTS = 2
@@ -38,6 +39,10 @@ def check_station(path: Path, config: StationConfig) -> None:
         )
     store = found.parse("store.key_file", config.store.key_file, lambda content: parse_store_pub(_text(content)))
     found.authorities("store.ca_file", config.store.ca_file)
+    try:
+        known_profiles(config)
+    except ConfigError as error:
+        found.lines += error.problems
     if recipients and store and not config.trial:
         found.lines += [
             f"{path}: {secret}: move it off this machine, or say `trial = true` where no real evidence is handled"

@@ -44,7 +44,7 @@ def readable_secrets(config_path: Path, config: StationConfig) -> list[str]:
     store = parse_store_pub(config.store.key_file.read_text(encoding="utf-8")).key.line("").split()[1]
     named = (config.seal.recipients_file, config.store.key_file, config.store.ca_file, *_own_keys(config))
     roots = [config_path.resolve().parent, *(path.parent for path in named), config.station.state_dir]
-    skipped = {path.resolve() for path in (config.spool_directory, config.bays.folder_root)}
+    skipped = {path.resolve() for path in (config.spool_directory, config.bays.folder_root) if path is not None}
     found: dict[Path, str] = {}
     for path in _small_files(roots, skipped):
         reason = _secret(_content(path), recipients, store)

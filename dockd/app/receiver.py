@@ -6,7 +6,7 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from dockd import log
+from dockd import faults, log
 from dockd.app.check import check_receiver
 from dockd.app.clock import MachineClock
 from dockd.app.running import run_until_signal
@@ -31,6 +31,7 @@ def run(config_path: Path) -> int:
             clock=MachineClock(),
             random=secrets.token_bytes,
             ready=lambda _address: None,
+            faults=faults.from_environment(),
         )
     )
 

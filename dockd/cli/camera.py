@@ -1,4 +1,4 @@
-"""`dockd camera make`: make a folder a camera."""
+"""`dockd camera`: which cameras may be docked, what they hold, and folders that are made cameras."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dockd.cli import enrolment, probe
+
 
 def register(subparsers: Any) -> None:
     """Add the commands."""
     parser = subparsers.add_parser(
         "camera",
-        help="make a folder a camera",
+        help="enrol cameras, look at one, make a folder one",
         description="Work with cameras.",
-        epilog="Example: dockd camera make ~/camera1 --serial X012345",
+        epilog="Example: dockd camera enrol X012345",
     )
     actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True)
+    enrolment.register(actions)
+    probe.register(actions)
     make = actions.add_parser(
         "make",
         help="make a folder a camera",

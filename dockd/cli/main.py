@@ -41,11 +41,14 @@ COMMANDS = (
     "run",
     "receiver",
     "camera",
+    "bays",
     "status",
     "clips",
+    "store",
     "custody",
     "open",
     "check-config",
+    "install-system",
     "version",
 )
 

@@ -1,4 +1,4 @@
-"""`dockd receiver`: the evidence receiver, in the foreground; `receiver enrol`: let a station in."""
+"""`dockd receiver`: the evidence receiver, in the foreground; `enrol`: let a station in; `accept-log`: its log anew."""
 
 from __future__ import annotations
 
@@ -28,7 +28,24 @@ def register(subparsers: Any) -> None:
         epilog="Example: dockd receiver enrol station.pub --config /etc/dockd/receiver.toml",
     )
     enrolling.add_argument("station", metavar="STATION.pub", type=Path, help="what `dockd init station` wrote")
-    where = enrolling.add_mutually_exclusive_group()
+    _add_place(enrolling)
+    enrolling.set_defaults(handler=enrol)
+    accepting = actions.add_parser(
+        "accept-log",
+        help="accept that a station's custody log begins anew",
+        description="Accept that a station lost its journal and began its custody log anew, as the generation that its "
+        "status names. A running receiver needs no restart. Compare first what the station's new log says, in its "
+        "entry 0, of the log before with the checkpoint that is kept here; that one is kept as evidence.",
+        epilog="Example: dockd receiver accept-log 7d4f1f6e-5c0b-4f0e-9d3a-0c8a7a2b9e11 --generation 2",
+    )
+    accepting.add_argument("station", metavar="STATION", help="the station's id")
+    accepting.add_argument("--generation", metavar="N", type=int, required=True, help="the new log's generation")
+    _add_place(accepting)
+    accepting.set_defaults(handler=accept_log)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--config",
         metavar="FILE",
@@ -36,7 +53,6 @@ def register(subparsers: Any) -> None:
         help="the receiver's configuration, which names its store",
     )
     where.add_argument("--directory", metavar="DIR", type=Path, help="the store's directory itself")
-    enrolling.set_defaults(handler=enrol)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,14 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 def enrol(args: argparse.Namespace) -> int:
     """Enrol one station. Raises VerificationFailed for what is no station.pub, OSError where it cannot be kept."""
-    from dockd.config.load import find_receiver_config, load_receiver
     from dockd.receiver.enrol import enrol as keep
 
-    directory = args.directory
-    if directory is None:
-        directory = load_receiver(find_receiver_config(args.config), files=False).receiver.directory
-    elif not directory.is_dir():
-        raise NotADirectoryError(f"--directory {directory} is no directory: nothing was enrolled")
+    directory = _directory(args)
     text = args.station.read_bytes().decode(errors="replace")
     station = keep(directory, text)
     print(f"Station {station.station} may push to the store in {directory}.")
@@ -64,3 +75,28 @@ def enrol(args: argparse.Namespace) -> int:
     print(f"  manifest key    {station.manifest_key.fingerprint}")
     print(f"  checkpoint key  {station.checkpoint_key.fingerprint}")
     return 0
+
+
+def accept_log(args: argparse.Namespace) -> int:
+    """Accept a new generation. Raises VerificationFailed for one that is not newer, OSError where it cannot be kept."""
+    from dockd.receiver.generation import accept_log as keep
+
+    directory = _directory(args)
+    done = keep(directory, args.station, args.generation)
+    if done.former:
+        print(f"Until now this store knew {done.former}, and cosigned its first {done.former_size} entries.")
+        print("Entry 0 of the new log has to name that log, and no fewer entries (`before`): compare, before anything")
+        print("else is done, with `dockd custody show` at the station.")
+    print(f"Accepted: {done.origin}. Its next checkpoint is cosigned, and the station erases again.")
+    return 0
+
+
+def _directory(args: argparse.Namespace) -> Path:
+    from dockd.config.load import find_receiver_config, load_receiver
+
+    directory: Path | None = args.directory
+    if directory is None:
+        return load_receiver(find_receiver_config(args.config), files=False).receiver.directory
+    if not directory.is_dir():
+        raise NotADirectoryError(f"--directory {directory} is no directory: nothing was changed")
+    return directory

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import stat
 import tomllib
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,7 +25,7 @@ RECEIVER_VARIABLE = "DOCKD_RECEIVER_CONFIG"
 _MAX_BYTES = 1024 * 1024
 _MAX_FOUND = 80  # characters of a wrong value in a message
 _OTHERS = 0o077
-_C = TypeVar("_C", StationConfig, ReceiverConfig)
+_C = TypeVar("_C", bound=BaseModel)
 
 
 def find_config(option: str | Path | None) -> Path:
@@ -38,7 +39,7 @@ def find_receiver_config(option: str | Path | None) -> Path:
 
 
 def load_station(path: Path, *, files: bool = True) -> StationConfig:
-    """The station's configuration. Raises ConfigError with every mistake.
+    """The station's configuration. Raises ConfigError with every mistake, OSError where the state's disk is read-only.
 
     With `files`, the files and directories that it names are looked at as well: there, readable, private keys private.
     Without, only the file itself counts: who asks a running daemon need not be able to read its keys.
@@ -51,8 +52,9 @@ def load_station(path: Path, *, files: bool = True) -> StationConfig:
         looked.readable("seal.recipients_file", config.seal.recipients_file)
         looked.readable("store.ca_file", config.store.ca_file)
         looked.readable("store.key_file", config.store.key_file)
-        if looked.directory("bays.folder_root", config.bays.folder_root) and not config.bay_directories():
-            looked.add("bays.folder_root", config.bays.folder_root, "no bay in it", "subdirectories called 1, 2, ...")
+        looked.bays(config)
+        if config.bays.ports:
+            looked.directory("cameras.directory", config.cameras.directory)
         looked.state("station.state_dir", config.station.state_dir)
         looked.state("spool.directory", config.spool.directory)
         looked.finish()
@@ -76,6 +78,11 @@ def load_receiver(path: Path, *, files: bool = True) -> ReceiverConfig:
 def is_receiver(path: Path) -> bool:
     """Whether a file looks like the receiver's configuration and not the station's. Raises ConfigError."""
     return "receiver" in _parse(path)
+
+
+def parse_table(path: Path, model: type[_C]) -> _C:
+    """A file that is one table: of its values as `model` says, and with no key beside. Raises ConfigError."""
+    return _load(path, model)[0]
 
 
 def problem(path: Path, key: str, found: str, allowed: str) -> str:
@@ -146,21 +153,31 @@ def _explain(path: Path, model: type[BaseModel], kind: str, where: tuple[int | s
             break  # pydantic's own name for one of several types
         key.append(part)
         allowed = field.description or ""
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            table = field.annotation
+        table = _inner(field.annotation) or table
     return problem(path, ".".join(key), "nothing" if kind == "missing" else _shown(found), allowed)
 
 
 def _unknown(path: Path, model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     table = model
+    key = ""
     for part in where[:-1]:
-        inner = table.model_fields[str(part)].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            table = inner
+        if isinstance(part, int):
+            key += f"[{part}]"
+            continue
+        table = _inner(table.model_fields[part].annotation) or table
+        key += f".{part}" if key else part
     names = list(table.model_fields)
     near = difflib.get_close_matches(str(where[-1]), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return problem(path, ".".join(map(str, where)), "an unknown key" + hint, ", ".join(names))
+    return problem(path, f"{key}.{where[-1]}".lstrip("."), "an unknown key" + hint, ", ".join(names))
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The table that a key holds, or those in its list."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _shown(value: Any) -> str:
@@ -218,8 +235,23 @@ class _Look:
             self.add(key, target, error.strerror or str(error), "a directory that the daemon's user can list")
         return False
 
+    def bays(self, config: StationConfig) -> None:
+        """Directories of bays, whose numbers no USB port has."""
+        root = config.bays.folder_root
+        if root is None or not self.directory("bays.folder_root", root):
+            return
+        directories = config.bay_directories()
+        if not directories:
+            self.add("bays.folder_root", root, "no bay in it", "subdirectories called 1, 2, ...")
+        for bay in sorted(set(directories) & set(config.bays.port_numbers().values())):
+            self.add("bays.ports", directories[bay], f"bay {bay} is this directory, too", "a number of its own")
+
     def state(self, key: str, target: Path | None) -> None:
-        """A directory to write in; the daemon makes it, in the nearest one above that is there."""
+        """A directory to write in; the daemon makes it, in the nearest one above that is there.
+
+        Raises OSError where its file system is read-only: a disk that failed is no mistake of the configuration, and
+        whoever starts the daemon should try again.
+        """
         if target is None:
             return
         there = target
@@ -227,8 +259,11 @@ class _Look:
             while not there.exists():
                 there = there.parent
             usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+            locked = not usable and bool(os.statvfs(there).f_flag & os.ST_RDONLY)
         except OSError:
-            usable = False
+            usable = locked = False
+        if locked:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(there))
         if not usable:
             found = f"{there} is no directory that you can write in (you are uid {os.geteuid()})"
             self.add(key, target, found, "a directory that the daemon's user can write in")

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from dockd.model import BayNumber
 
@@ -24,6 +24,10 @@ BASE = "base"  # in the validation context: the directory that relative paths st
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}(?<![.-])")
 _MOST_PORTS = 65535
+_BAY = re.compile(r"[1-9][0-9]{0,3}")
+_PORT = re.compile(
+    r"[A-Za-z0-9:._-]{1,64}/[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}"
+)  # six hubs at most: USB 2.0, 4.1.1
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -78,10 +82,31 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _bay(text: str) -> str:
+    if not _BAY.fullmatch(text):
+        raise ValueError("no bay number")
+    return text
+
+
+def _port(text: str) -> str:
+    if not _PORT.fullmatch(text):
+        raise ValueError("no USB port")
+    return text
+
+
+def _distinct_ports(bays: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    _distinct(tuple(port for ports in bays.values() for port in ports))
+    if not all(bays.values()):
+        raise ValueError("a bay without a port")
+    return bays
+
+
 FilePath = Annotated[Path, BeforeValidator(_absolute)]
 Suffix = Annotated[str, AfterValidator(_suffix)]
 DirectoryName = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
+BayName = Annotated[str, AfterValidator(_bay)]
+UsbPort = Annotated[str, AfterValidator(_port)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 
 
@@ -145,9 +170,42 @@ class StationKeys(Table):
 
 
 class Bays(Table):
-    """Where cameras appear."""
+    """Where cameras appear: directories, USB ports, or both."""
 
-    folder_root: Annotated[FilePath, _path("a directory whose numbered subdirectories (1, 2, ...) are the bays")]
+    folder_root: Annotated[FilePath | None, _path("a directory whose numbered subdirectories (1, 2, ...) are bays")] = (
+        None
+    )
+    ports: Annotated[
+        Mapping[BayName, Annotated[tuple[UsbPort, ...], Field(strict=False)]],
+        Field(
+            max_length=256,
+            description='a table of bay numbers, each with a list of USB ports, like 1 = ["0000:00:14.0/1"], '
+            "each port once (`dockd bays learn` writes it)",
+        ),
+        AfterValidator(_distinct_ports),
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.folder_root is None and not self.ports:
+            raise ValueError("no bay at all")
+        return self
+
+    def port_numbers(self) -> Mapping[str, BayNumber]:
+        """The bay of each USB port."""
+        return {port: BayNumber(int(bay)) for bay, ports in self.ports.items() for port in ports}
+
+
+class Cameras(Table):
+    """What kinds of cameras are known (docs/cameras.md). Takes effect with the next docking."""
+
+    directory: Annotated[FilePath, _path("a directory of camera profiles")] = Path("/etc/dockd/cameras.d")
+
+
+class Blocker(Table):
+    """The privileged unit that mounts and locks the volumes of USB cameras."""
+
+    socket: Annotated[FilePath, _path("the path of its socket")] = Path("/run/dockd-blocker.sock")
 
 
 class Seal(Table):
@@ -203,7 +261,9 @@ class StationConfig(Table):
     trial: Annotated[bool, Field(description="true or false")] = False
     station: Annotated[Station, Field(description="a table [station]")]
     keys: Annotated[StationKeys, Field(description="a table [keys]")]
-    bays: Annotated[Bays, Field(description="a table [bays]")]
+    bays: Annotated[Bays, Field(description="a table [bays] with folder_root, [bays.ports] or both")]
+    cameras: Annotated[Cameras, Field(description="a table [cameras]")] = Cameras()
+    blocker: Annotated[Blocker, Field(description="a table [blocker]")] = Blocker()
     seal: Annotated[Seal, Field(description="a table [seal]")]
     acquire: Annotated[Acquire, Field(description="a table [acquire]")] = Acquire()
     spool: Annotated[Spool, Field(description="a table [spool]")] = Spool()
@@ -223,8 +283,9 @@ class StationConfig(Table):
         return self.spool.directory or self.station.state_dir / "spool"
 
     def bay_directories(self) -> Mapping[BayNumber, Path]:
-        """The numbered directories under `bays.folder_root`, as they are now. Raises OSError."""
-        found = (entry for entry in self.bays.folder_root.iterdir() if re.fullmatch(r"[1-9][0-9]{0,3}", entry.name))
+        """The numbered directories under `bays.folder_root`, as they are now; none without it. Raises OSError."""
+        root = self.bays.folder_root
+        found = [entry for entry in root.iterdir() if _BAY.fullmatch(entry.name)] if root else []
         return MappingProxyType({BayNumber(int(entry.name)): entry for entry in found if entry.is_dir()})
 
 
@@ -301,6 +362,7 @@ RELOADABLE = frozenset(
         "acquire.evidence_directories",
         "acquire.max_depth",
         "acquire.max_files",
+        "cameras.directory",
         "log.level",
         "log.format",
         "spool.keep_after_receipt_s",

@@ -24,6 +24,7 @@ _log = structlog.get_logger()
 _REQUEST_LIMIT = 64 * 1024
 _REQUEST_TIMEOUT_S = 10.0
 _CONNECTIONS = 32
+_PAUSE_S = 1.0  # after the kernel could hand over no connection, for want of descriptors for instance
 
 
 class ControlApi(Protocol):
@@ -70,15 +71,17 @@ async def serve(listener: socket.socket, api: ControlApi) -> None:
                 await slots.acquire()
                 try:
                     connection, _ = await loop.sock_accept(listener)
-                except BaseException:
+                except OSError as error:
                     slots.release()
-                    raise
+                    _log.warning("control_connection_not_taken", reason=error.strerror)
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
                 task = group.create_task(_serve_one(connection, api))
                 task.add_done_callback(lambda _: slots.release())
 
 
 async def _serve_one(connection: socket.socket, api: ControlApi) -> None:
-    operator = _operator(connection)
+    operator = await asyncio.to_thread(_operator, connection)  # the account's name may come over a network
     reader, writer = await asyncio.open_connection(sock=connection, limit=_REQUEST_LIMIT)
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):

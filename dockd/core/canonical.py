@@ -25,8 +25,11 @@ def encode(record: dict[str, Any]) -> bytes:
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def decode(line: bytes, *, type_: str, version: int = 1) -> dict[str, Any]:
-    """Parse bytes that were verified before. Raises VerificationFailed unless they are strict JSON of `type_`."""
+def decode(line: bytes, *, type_: str, version: int = 1, newest: int = 1) -> dict[str, Any]:
+    """Parse bytes that were verified before. Raises VerificationFailed unless they are strict JSON of `type_`.
+
+    Its `v` is from `version` to `newest`.
+    """
     try:
         record = json.loads(
             line.decode(), object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse
@@ -36,7 +39,8 @@ def decode(line: bytes, *, type_: str, version: int = 1) -> dict[str, Any]:
         raise VerificationFailed(f"not a {type_}: {error}") from error
     if not isinstance(record, dict):
         raise VerificationFailed(f"not a {type_}: not an object")
-    if record.get("type") != type_ or record.get("v") != version or record["v"] is True:
+    versions = range(version, max(version, newest) + 1)
+    if record.get("type") != type_ or record.get("v") not in versions or record["v"] is True:
         raise VerificationFailed(
             f"expected type {type_!r} version {version}, found {record.get('type')!r} version {record.get('v')!r}"
         )

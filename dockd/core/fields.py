@@ -74,6 +74,13 @@ class Fields:
             raise self._wrong(key, "a list of texts")
         return tuple(value)
 
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        """A list of pairs of whole numbers, 0 or more."""
+        value = self._take(key)
+        if not isinstance(value, list) or not all(map(_is_pair, value)):
+            raise self._wrong(key, "a list of pairs of whole numbers")
+        return tuple((first, second) for first, second in value)
+
     def null(self, key: str) -> bool:
         """Whether the key is there and null; it is taken then."""
         if key in self._rest and self._rest[key] is None:
@@ -107,3 +114,12 @@ class Fields:
 
     def _wrong(self, key: str, wanted: str) -> VerificationFailed:
         return VerificationFailed(f"{self._what}: {key} is not {wanted}")
+
+
+def _is_pair(value: object) -> bool:
+    two = 2
+    return (
+        isinstance(value, list)
+        and len(value) == two
+        and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)
+    )

@@ -17,6 +17,7 @@ class AcquisitionState(StrEnum):
     """Where an acquisition stands."""
 
     FOUND = "found"  # listed on a camera, to be read
+    NEEDS_SPOOL = "needs_spool"  # larger than the spool can ever hold, as it is set up: waits on its camera
     ACQUIRING = "acquiring"  # an attempt is journalled, a reader may be at it
     SPOOLED = "spooled"  # sealed file and signed manifest are durable in the spool
     UPLOADING = "uploading"  # the store has accepted the manifest
@@ -24,18 +25,21 @@ class AcquisitionState(StrEnum):
     WARRANTED = "warranted"  # an erase warrant is durable in journal and mirror
     ERASED = "erased"  # gone from the camera, and looked for again
     DEPARTED = "departed"  # no longer on the camera, before it was read
+    SPOILED = "spoiled"  # its sealed file was damaged or lost before the store had it: the clip is to be read anew
     QUARANTINED = "quarantined"  # needs a person
 
 
 class AcquisitionEvent(StrEnum):
     """What happens to an acquisition. Its custody entry is called `acquisition.<event>`."""
 
+    NEEDS_SPOOL = "needs_spool"  # it can never fit into the spool
     READ_STARTED = "read_started"
     READ_ABANDONED = "read_abandoned"
     SEALED = "sealed"
     REGISTERED = "registered"
     REOPENED = "reopened"  # the store lost what it had accepted: register again
     STORED = "stored"
+    RETRACTED = "retracted"  # the store lost what it had signed for, and an operator accepted that: push again
     REREAD = "reread"  # a second read agreed
     CONTESTED = "contested"  # a second read disagreed
     RELEASED = "released"  # an operator lets a damaged clip be erased
@@ -44,6 +48,7 @@ class AcquisitionEvent(StrEnum):
     LAPSED = "lapsed"  # the warrant's docking ended, or the erasure could not be verified
     ERASED = "erased"
     DEPARTED = "departed"
+    SPOILED = "spoiled"  # the sealed file is not what was sealed, or is gone, and the store does not have it
     QUARANTINED = "quarantined"
     READ_AGAIN = "read_again"  # an operator asks for another try at reading
     PUSH_AGAIN = "push_again"  # an operator asks for another try at pushing
@@ -57,7 +62,7 @@ class DockingState(StrEnum):
     ACQUIRING = "acquiring"  # some clip is still to be read
     DELIVERING = "delivering"  # all is read; uploads and second reads go on
     SANITISING = "sanitising"
-    READY = "ready"  # no clip is left on the camera, and it was looked at again
+    READY = "ready"  # no clip is left on the camera, and it was looked at again; or all are stored, and are to stay
     ATTENTION = "attention"  # what is left needs a person
     ENDED = "ended"
 
@@ -71,6 +76,7 @@ class DockingEvent(StrEnum):
     READ = "read"
     SANITISING = "sanitising"
     SANITISED = "sanitised"
+    DELIVERED = "delivered"  # every clip is stored, and stays: its profile erases nothing
     EMPTY = "empty"
     NEEDS_PERSON = "needs_person"
     RELISTING = "relisting"  # new files, a release, a reader that died
@@ -84,12 +90,17 @@ ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], Acquisiti
     (A.FOUND, E.SEEN_AGAIN): A.FOUND,
     (A.FOUND, E.DEPARTED): A.DEPARTED,
     (A.FOUND, E.QUARANTINED): A.QUARANTINED,
+    (A.FOUND, E.NEEDS_SPOOL): A.NEEDS_SPOOL,
+    (A.NEEDS_SPOOL, E.SEEN_AGAIN): A.FOUND,
+    (A.NEEDS_SPOOL, E.READ_AGAIN): A.FOUND,
+    (A.NEEDS_SPOOL, E.DEPARTED): A.DEPARTED,
     (A.ACQUIRING, E.READ_ABANDONED): A.FOUND,
     (A.ACQUIRING, E.SEALED): A.SPOOLED,
     (A.ACQUIRING, E.QUARANTINED): A.QUARANTINED,
     (A.DEPARTED, E.SEEN_AGAIN): A.FOUND,
     (A.SPOOLED, E.REGISTERED): A.UPLOADING,
     (A.SPOOLED, E.QUARANTINED): A.QUARANTINED,
+    (A.SPOOLED, E.SPOILED): A.SPOILED,
     (A.SPOOLED, E.REREAD): A.SPOOLED,
     (A.SPOOLED, E.CONTESTED): A.SPOOLED,
     (A.SPOOLED, E.RELEASED): A.SPOOLED,
@@ -97,6 +108,7 @@ ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], Acquisiti
     (A.UPLOADING, E.REOPENED): A.SPOOLED,
     (A.UPLOADING, E.STORED): A.STORED,
     (A.UPLOADING, E.QUARANTINED): A.QUARANTINED,
+    (A.UPLOADING, E.SPOILED): A.SPOILED,
     (A.UPLOADING, E.REREAD): A.UPLOADING,
     (A.UPLOADING, E.CONTESTED): A.UPLOADING,
     (A.UPLOADING, E.RELEASED): A.UPLOADING,
@@ -107,11 +119,15 @@ ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], Acquisiti
     (A.STORED, E.SEEN_AGAIN): A.STORED,
     (A.STORED, E.WARRANTED): A.WARRANTED,
     (A.STORED, E.QUARANTINED): A.QUARANTINED,
+    (A.STORED, E.RETRACTED): A.SPOOLED,
     (A.WARRANTED, E.LAPSED): A.STORED,
     (A.WARRANTED, E.ERASED): A.ERASED,
+    (A.WARRANTED, E.QUARANTINED): A.QUARANTINED,
+    (A.WARRANTED, E.RETRACTED): A.SPOOLED,
     (A.QUARANTINED, E.SEEN_AGAIN): A.QUARANTINED,
     (A.QUARANTINED, E.READ_AGAIN): A.FOUND,
     (A.QUARANTINED, E.PUSH_AGAIN): A.SPOOLED,
+    (A.SPOILED, E.PUSH_AGAIN): A.SPOOLED,
 }
 
 D, F = DockingState, DockingEvent
@@ -124,6 +140,7 @@ DOCKING: Mapping[tuple[DockingState | None, DockingEvent], DockingState] = {
     (D.ACQUIRING, F.RELISTING): D.LISTING,
     (D.DELIVERING, F.SANITISING): D.SANITISING,
     (D.DELIVERING, F.EMPTY): D.READY,
+    (D.DELIVERING, F.DELIVERED): D.READY,
     (D.DELIVERING, F.NEEDS_PERSON): D.ATTENTION,
     (D.DELIVERING, F.RELISTING): D.LISTING,
     (D.SANITISING, F.SANITISED): D.DELIVERING,

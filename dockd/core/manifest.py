@@ -16,6 +16,7 @@ from dockd.model import (
     Category,
     Digest,
     DockingId,
+    Named,
     StationId,
     VerdictStatus,
 )
@@ -55,15 +56,26 @@ class Manifest:
     nonce: bytes
     role: str = "clip"
     of: AcquisitionId | None = None
+    profile: str = ""  # that the camera was read by; empty for a folder, whose manifest is of version 1
+    profile_version: int = 0
+    named: Named | None = None  # what the file's name says
 
 
 def encode(manifest: Manifest) -> bytes:
     """The bytes to sign. Raises ValueError for what the format cannot say."""
     camera = manifest.camera
+    recorded_at, source = recorded(manifest)
+    more: dict[str, Any] = {"v": 1}
+    if manifest.profile:
+        more = {
+            "v": 2,
+            "profile": {"name": manifest.profile, "version": manifest.profile_version},
+            "named": None if manifest.named is None else _named_record(manifest.named),
+        }
     return canonical.encode(
         {
             "type": TYPE,
-            "v": 1,
+            **more,
             "acquisition": manifest.acquisition,
             "station": manifest.station,
             "bay": manifest.bay,
@@ -79,8 +91,8 @@ def encode(manifest: Manifest) -> bytes:
             "size_bytes": manifest.size_bytes,
             "mtime": _readable(manifest.mtime_ns),
             "mtime_ns": str(manifest.mtime_ns),
-            "recorded_at": canonical.format_time(manifest.recorded_at) if manifest.recorded_at else None,
-            "recorded_at_source": "container" if manifest.recorded_at else "none",
+            "recorded_at": canonical.format_time(recorded_at) if recorded_at else None,
+            "recorded_at_source": source,
             "duration_ms": manifest.duration_ms,
             "clock_offset_ms": manifest.clock_offset_ms,
             "category": manifest.category.value,
@@ -100,16 +112,39 @@ def encode(manifest: Manifest) -> bytes:
     )
 
 
+def recorded(manifest: Manifest) -> tuple[datetime | None, str]:
+    """The start of the recording, and where that comes from: the container, else the name, else nothing."""
+    if manifest.recorded_at is not None:
+        return manifest.recorded_at, "container"
+    if manifest.profile and manifest.named is not None and manifest.named.started_at is not None:
+        return manifest.named.started_at, "name"
+    return None, "none"
+
+
 def decode(payload: bytes) -> Manifest:
     """Parse bytes whose signature was verified. Raises VerificationFailed; unknown keys are refused."""
-    fields = Fields(canonical.decode(payload, type_=TYPE), TYPE)
+    record = canonical.decode(payload, type_=TYPE, newest=2)
+    fields = Fields(record, TYPE)
     camera, plaintext, sealed = fields.inner("camera"), fields.inner("plaintext"), fields.inner("sealed")
+    inner = [camera, plaintext, sealed]
     try:
         mtime_ns = _integer(fields.text("mtime_ns"))
         category, verdict = Category(fields.text("category")), VerdictStatus(fields.text("verdict"))
     except ValueError as error:
         raise VerificationFailed(f"{TYPE}: {error}") from error
-    recorded_at = None if fields.null("recorded_at") else fields.time("recorded_at")
+    stated_at = None if fields.null("recorded_at") else fields.time("recorded_at")
+    stated_source = fields.text("recorded_at_source")
+    profile, version, named = "", 0, None
+    if record["v"] > 1:
+        said = fields.inner("profile")
+        profile, version = said.text("name"), said.count("version", least=1)
+        if not profile:
+            raise VerificationFailed(f"{TYPE}: a profile without a name")
+        inner.append(said)
+        if not fields.null("named"):
+            words = fields.inner("named")
+            named = _named_of(words)
+            inner.append(words)
     manifest = Manifest(
         acquisition=AcquisitionId(fields.uuid("acquisition")),
         station=StationId(fields.uuid("station")),
@@ -121,7 +156,7 @@ def decode(payload: bytes) -> Manifest:
         path=canonical.decode_path(fields.text("path")),
         size_bytes=fields.count("size_bytes"),
         mtime_ns=mtime_ns,
-        recorded_at=recorded_at,
+        recorded_at=stated_at if stated_source == "container" else None,
         duration_ms=_optional(fields, "duration_ms"),
         clock_offset_ms=None if fields.null("clock_offset_ms") else fields.integer("clock_offset_ms"),
         category=category,
@@ -139,17 +174,35 @@ def decode(payload: bytes) -> Manifest:
         nonce=fields.hex("nonce", NONCE_BYTES),
         role=fields.text("role"),
         of=None if fields.null("of") else AcquisitionId(fields.uuid("of")),
+        profile=profile,
+        profile_version=version,
+        named=named,
     )
-    derived: dict[str, Any] = {
-        "mtime": _readable(mtime_ns),
-        "recorded_at_source": "container" if recorded_at else "none",
-    }
-    for key, value in derived.items():
-        if (None if fields.null(key) else fields.text(key)) != value:
-            raise VerificationFailed(f"{TYPE}: {key} contradicts another field")
-    for part in (camera, plaintext, sealed, fields):
+    if (None if fields.null("mtime") else fields.text("mtime")) != _readable(mtime_ns):
+        raise VerificationFailed(f"{TYPE}: mtime contradicts another field")
+    if recorded(manifest) != (stated_at, stated_source):
+        raise VerificationFailed(f"{TYPE}: recorded_at_source contradicts another field")
+    for part in (*inner, fields):
         part.end()
     return manifest
+
+
+def _named_record(named: Named) -> dict[str, Any]:
+    return {
+        "started_at": None if named.started_at is None else canonical.format_time(named.started_at),
+        "local": named.local,
+        "time_zone": named.time_zone,
+        "sequence": named.sequence,
+        "officer": named.officer,
+        "category": named.category,
+    }
+
+
+def _named_of(fields: Fields) -> Named:
+    return Named(
+        started_at=None if fields.null("started_at") else fields.time("started_at"),
+        **{key: fields.text(key) for key in ("local", "time_zone", "sequence", "officer", "category")},
+    )
 
 
 def _integer(text: str) -> int:

@@ -23,6 +23,7 @@ class Call(StrEnum):
     OFFSET = "offset"  # HEAD
     APPEND = "append"  # PATCH
     RECEIPT = "receipt"
+    RANGES = "ranges"
     HOLDING = "holding"
     WITNESS = "witness"
 
@@ -103,6 +104,10 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.APPEND, 413): R.SHRINK,
     (Call.RECEIPT, 409): R.INCOMPLETE,
     (Call.RECEIPT, 422): R.RESEND,  # what arrived has another digest; the store dropped it
+    (Call.RANGES, 403): R.UNUSABLE,
+    (Call.RANGES, 409): R.INCOMPLETE,
+    (Call.RANGES, 413): R.UNUSABLE,
+    (Call.RANGES, 422): R.UNUSABLE,
     (Call.HOLDING, 409): R.INCOMPLETE,
     (Call.WITNESS, 403): R.UNUSABLE,
     (Call.WITNESS, 404): R.UNUSABLE,
@@ -112,16 +117,21 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
 """Where it means something else for one call."""
 
 
+_SIGNED_FOR = (Call.RANGES, Call.HOLDING)  # asked about what the store gave a receipt for
+_LACKING = (R.GONE, R.INCOMPLETE)
+
+
 def classify(call: Call, status: int, *, own_words: bool = True) -> RetryClass:
     """The class of an answer. `own_words`: it bears the store's problem record (RFC 9457), or is a HEAD's.
 
-    A refusal condemns a clip to a person's desk, so only the store itself is believed with it: the same status from
-    a proxy or a captive portal is no usable answer.
+    A refusal condemns a clip to a person's desk, and not to hold what it signed for condemns a store: so only the
+    store itself is believed with it. The same status from a proxy or a captive portal is no usable answer.
     """
     found = EXCEPTIONS.get((call, status)) or STATUS.get(status)
     if found is None:
         found = R.LATER if 500 <= status <= 599 else R.UNUSABLE  # noqa: PLR2004  the server's own failures
-    if found in (R.REFUSED, R.RESEND, R.CONTRADICTION) and not own_words:
+    grave = found in (R.REFUSED, R.RESEND, R.CONTRADICTION) or (call in _SIGNED_FOR and found in _LACKING)
+    if grave and not own_words:
         return R.UNUSABLE
     return found
 

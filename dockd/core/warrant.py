@@ -68,12 +68,14 @@ def issue(
     asked_at: datetime,
     now: datetime,
     remnant: FoundFile | None = None,
+    unclean: str = "",
 ) -> EraseWarrant:
     """Issue a warrant. Raises WarrantRefused, naming every condition that is not met.
 
     `asked_at` is when, by the station's clock, the store was asked with the holding statement's nonce. With `remnant`,
     the rest of an erasure that was begun under an earlier, durable warrant may go: it was read a second time then, and
-    cannot be compared again.
+    cannot be compared again. `unclean` says why the camera's file systems were not clean, where they were not: its
+    clips are erased by an operator's release alone, and so is an empty clip.
     """
     row, sealed = acquisition, acquisition.sealed
     digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
@@ -84,6 +86,7 @@ def issue(
         "its custody entry is not durable": manifest.custody_seq >= custody_durable_size
         or row.custody_seq != manifest.custody_seq,
     }
+    unmet |= _release_conditions(row, manifest, unclean)
     unmet |= _row_conditions(row, manifest, AcquisitionState.WARRANTED if remnant else AcquisitionState.STORED)
     unmet |= _store_conditions(manifest, receipt, holding, min_retention)
     unmet |= _remnant_conditions(row, remnant) if remnant else _file_conditions(row, manifest, reread, docking)
@@ -193,6 +196,19 @@ def _row_conditions(row: Acquisition, manifest: Manifest, wanted: AcquisitionSta
         or manifest.camera != row.camera
         or row.manifest_digest != canonical.digest(encode(manifest)),
     }
+
+
+def _release_conditions(row: Acquisition, manifest: Manifest, unclean: str) -> dict[str, bool]:
+    """What only a person may judge, beside the verdict."""
+    return {
+        "it is empty, and nobody released it": manifest.size_bytes == 0 and not row.released_by,
+        unreleased(unclean): bool(unclean) and not row.released_by,
+    }
+
+
+def unreleased(unclean: str) -> str:
+    """Why a clip of an unclean camera has to wait."""
+    return f"its camera's file system was not clean ({unclean}), and nobody released it"
 
 
 def _store_conditions(

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dockd import faults as no
 from dockd.errors import JournalError
+from dockd.faultpoints import Point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dockd.faults import Faults
     from dockd.keep.queries import Queries
 
 _log = structlog.get_logger()
@@ -29,8 +32,9 @@ _LINE_CAP = 65_535 + 1  # an entry at most, and its LF
 class Mirror:
     """The open custody file. Not usable after a method raised."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, faults: Faults = no.NONE) -> None:
         self._path = path
+        self._faults = faults
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._size_bytes = os.fstat(self._fd).st_size
 
@@ -49,12 +53,12 @@ class Mirror:
         block = memoryview(b"".join(line + b"\n" for line in lines))
         self._size_bytes += len(block)
         while block:
-            block = block[os.write(self._fd, block) :]
+            block = block[self._faults.write(Point.MIRROR_DATA, self._fd, block) :]
         self.sync()
 
     def sync(self) -> None:
         """Make everything so far durable. Raises JournalError where the file is no longer the one that was opened."""
-        os.fsync(self._fd)
+        self._faults.act(Point.MIRROR_SYNC, os.fsync, self._fd)
         ours = os.fstat(self._fd)
         try:
             there = self._path.lstat()

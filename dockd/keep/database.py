@@ -8,10 +8,13 @@ import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from dockd.errors import JournalError
+from dockd.errors import JournalCorrupt, JournalError
+from dockd.faultpoints import Point
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dockd.faults import Faults
 
 _APPLICATION_ID = 0x646F636B  # "dock"
 _BUSY_TIMEOUT_S = 10.0  # another program may look into the file; nobody else writes
@@ -30,7 +33,7 @@ def lock(directory: Path) -> int:
     return fd
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, faults: Faults) -> sqlite3.Connection:
     """Open the database, making or migrating it. Transactions are begun by hand. Raises sqlite3.Error, JournalError."""
     # Made by hand, for its mode: the -wal and -shm files take theirs from it.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -38,11 +41,18 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         _settle(connection)
-        _migrate(connection, path)
+        _migrate(connection, path, faults)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look through the whole file for damage. Raises JournalCorrupt, sqlite3.Error."""
+    (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        raise JournalCorrupt(f"{path} is damaged: {said}")
 
 
 def _settle(connection: sqlite3.Connection) -> None:
@@ -59,7 +69,7 @@ def _settle(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, faults: Faults) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application not in (0, _APPLICATION_ID) or (version and not application):
@@ -72,7 +82,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path} has format {version}, made by a newer dockd: install that one again")
     for number, script in enumerate(scripts[version:], start=version + 1):
         # Both pragmas are part of the transaction: a migration cut short leaves no trace.
-        connection.executescript(
+        faults.act(
+            Point.JOURNAL_MADE,
+            connection.executescript,
             f"BEGIN IMMEDIATE;\n{script.read_text()}\n"
-            f"PRAGMA application_id = {_APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+            f"PRAGMA application_id = {_APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;",
         )

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, ParamSpec
+
+from dockd import faults as no
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from _typeshed import ReadableBuffer as Buffer
+
+    from dockd.faultpoints import FilePoints, Point
+    from dockd.faults import Faults
     from dockd.model import Entropy
+
+_P = ParamSpec("_P")
 
 _PREFIX = "."
 _SUFFIX = ".dockd-tmp"
@@ -42,13 +52,15 @@ def is_temporary(name: str) -> bool:
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write_file(
+    path: Path, content: bytes, *, mode: int = 0o600, points: FilePoints | None = None, faults: Faults = no.NONE
+) -> None:
     """Put exactly `content` at `path`, durably, in place of whatever was there.
 
     Safe to repeat: the second call leaves the same bytes. Raises OSError (ENOSPC, EACCES and the rest pass through);
     then `path` holds the old content or, where only the last fsync failed, the new one.
     """
-    with temporary_beside(path, mode=mode) as file:
+    with temporary_beside(path, mode=mode, points=points, faults=faults) as file:
         file.write(content)
         if file.tell() != len(content):
             raise OSError(errno.EIO, f"wrote {file.tell()} of {len(content)} bytes", str(path))
@@ -56,12 +68,19 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 @contextmanager
 def temporary_beside(
-    path: Path, *, mode: int = 0o600, replace: bool = True, random: Entropy = secrets.token_bytes
+    path: Path,
+    *,
+    mode: int = 0o600,
+    replace: bool = True,
+    random: Entropy = secrets.token_bytes,
+    points: FilePoints | None = None,
+    faults: Faults = no.NONE,
 ) -> Iterator[IO[bytes]]:
     """Yield a new file in the directory of `path`; when the block ends well, it stands durably at `path`.
 
     When the block raises anything, cancellation and KeyboardInterrupt included, the file is gone and `path` is as it
     was. With `replace=False` an existing `path` is never overwritten: FileExistsError. `mode` holds whatever the umask.
+    `points` name the four durable acts to `faults`.
     Raises OSError as it comes; after a failing last fsync (of the directory) the file is at `path`, but a power cut
     may still undo that.
     """
@@ -72,26 +91,48 @@ def temporary_beside(
         try:
             os.fchmod(descriptor, mode)
             # The file object does not own the descriptor: its close() would flush once more and hide the first error.
-            with open(descriptor, "wb", closefd=False) as file:
+            with io.BufferedWriter(_Raw(descriptor, points, faults)) as file:
                 yield file
                 file.flush()
-                _settle(file, path)
+                _check_length(file, path)
+                _at(points.sync if points else None, faults, os.fsync, descriptor)
         finally:
             os.close(descriptor)
-        _put_in_place(temporary, path, replace=replace)
+        _at(points.name if points else None, faults, partial(_put_in_place, replace=replace), temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    fsync_directory(directory)
+    _at(points.name_sync if points else None, faults, fsync_directory, directory)
 
 
-def _settle(file: IO[bytes], path: Path) -> None:
-    """Check the length, then fsync. A short file must never get a finished file's name."""
+class _Raw(io.FileIO):
+    """A descriptor that stays its opener's, whose writes are a fault point. What is written short, is written on."""
+
+    def __init__(self, descriptor: int, points: FilePoints | None, faults: Faults) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._points = points
+        self._faults = faults
+
+    def write(self, block: Buffer, /) -> int:
+        """Write some of it; returns how much."""
+        if self._points is None:
+            return super().write(block)
+        return self._faults.write(self._points.data, self.fileno(), memoryview(block))
+
+
+def _at(point: Point | None, faults: Faults, call: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+    if point is None:
+        call(*args, **kwargs)
+    else:
+        faults.act(point, call, *args, **kwargs)
+
+
+def _check_length(file: IO[bytes], path: Path) -> None:
+    """A short file must never get a finished file's name."""
     written, present = file.tell(), os.fstat(file.fileno()).st_size
     if written != present:
         raise OSError(errno.EIO, f"wrote {written} bytes, the file has {present}", str(path))
-    os.fsync(file.fileno())
 
 
 def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:

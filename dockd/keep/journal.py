@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import structlog
 
+from dockd import faults as no
 from dockd.errors import JournalError
-from dockd.keep.ledger import Ledger, Outcome, Seams
+from dockd.keep.ledger import Ledger, Outcome
 from dockd.keep.records import Counts, DockingRecord, Tally
 from dockd.keep.transaction import Tx
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dockd.core.sshsig import SigningKey
+    from dockd.faults import Faults
     from dockd.model import Clock, StationId
 
-__all__ = ["Counts", "DockingRecord", "Journal", "Seams", "Tally", "Tx"]
+__all__ = ["Counts", "DockingRecord", "Journal", "Tally", "Tx"]
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -51,7 +53,8 @@ class _Job(Generic[T]):
 class Journal:
     """Open it with `Journal.open`. One per state directory; one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, open_ledger: Callable[[], Ledger]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_ledger: Callable[[], Ledger], faults: Faults) -> None:
+        self.faults = faults  # for those who keep files beside it
         self._loop = loop
         self._open_ledger = open_ledger
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -72,7 +75,7 @@ class Journal:
         station: StationId,
         clock: Clock,
         checkpoint_key: SigningKey,
-        seams: Seams | None = None,
+        faults: Faults = no.NONE,
     ) -> Self:
         """Open or make the journal in `directory`, reconciled with its custody file; a checkpoint is written.
 
@@ -82,11 +85,9 @@ class Journal:
         """
 
         def open_ledger() -> Ledger:
-            return Ledger(
-                directory, station=station, clock=clock, checkpoint_key=checkpoint_key, seams=seams or Seams()
-            )
+            return Ledger(directory, station=station, clock=clock, checkpoint_key=checkpoint_key, faults=faults)
 
-        journal = cls(asyncio.get_running_loop(), open_ledger)
+        journal = cls(asyncio.get_running_loop(), open_ledger, faults)
         journal._thread.start()
         try:
             journal._ledger = await asyncio.shield(journal._opened)

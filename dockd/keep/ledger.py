@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 
+from dockd import faultpoints
 from dockd.core import checkpoint as notes
 from dockd.core import merkle
-from dockd.errors import JournalError, VerificationFailed
-from dockd.keep import custody_file, database, durable
+from dockd.errors import JournalCorrupt, JournalError, VerificationFailed
+from dockd.faultpoints import Point
+from dockd.keep import aside, custody_file, database, durable
 from dockd.keep.chain import Chain
 from dockd.keep.custody_file import Mirror
 from dockd.keep.queries import Queries
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dockd.core.sshsig import SigningKey
+    from dockd.faults import Faults
     from dockd.model import Clock, StationId
 
 _log = structlog.get_logger()
@@ -38,19 +41,6 @@ T = TypeVar("T")
 # What SQLite says of a change that asks for the impossible; all else that it says is about the disk.
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _commit(connection: sqlite3.Connection) -> None:
-    connection.execute("COMMIT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seams:
-    """The three writes that have to be durable, in their order. Fault tests put failing ones here."""
-
-    commit: Callable[[sqlite3.Connection], None] = _commit
-    mirror: Callable[[Path], Mirror] = Mirror
-    write_file: Callable[[Path, bytes], None] = durable.write_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,33 +55,46 @@ class Ledger:
     """See the module. Not thread-safe: it belongs to the thread that opened it."""
 
     def __init__(
-        self, directory: Path, *, station: StationId, clock: Clock, checkpoint_key: SigningKey, seams: Seams
+        self,
+        directory: Path,
+        *,
+        station: StationId,
+        clock: Clock,
+        checkpoint_key: SigningKey,
+        faults: Faults,
+        generation: int = 1,
     ) -> None:
         """Open or make the journal in `directory`, and make the mirror equal to it.
 
-        Raises JournalError where it is in use, unusable, another station's, or contradicts its mirror or checkpoint;
-        OSError where its directory cannot be used.
+        A new one begins the custody log's `generation`. Raises JournalCorrupt where it is damaged, or gone while its
+        custody log is there; JournalError where it is in use, unusable, another station's, or contradicts its mirror or
+        checkpoint; OSError where its directory cannot be used.
         """
         self._directory = directory
         self._station = station
         self._clock = clock
         self._key = checkpoint_key
-        self._seams = seams
+        self._faults = faults
         self._failure: str | None = None
         self.custody = directory / "custody"
-        for place in (directory, self.custody):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.chmod(0o700)
+        _own(directory)
         self._lock = database.lock(directory)
         self._mirror: Mirror | None = None
         self._connection: sqlite3.Connection | None = None
         try:
-            self._connection = database.connect(directory / "journal.sqlite")
+            aside.finish(directory)  # before anything is made
+            _own(self.custody)
+            if aside.is_gone(directory):
+                raise JournalCorrupt(  # noqa: TRY301  the lock is let go below
+                    f"{directory / aside.JOURNAL} is gone, but its custody log is there"
+                )
+            self._connection = database.connect(directory / aside.JOURNAL, faults)
+            database.check(self._connection, directory / aside.JOURNAL)
             self._source = Queries(self._connection)
-            self.generation = self._claim(self._connection)
+            self.generation = self._claim(self._connection, generation)
             self.origin = f"dockd/{station}/{self.generation}"
             self.signed_size = self._check_checkpoint()
-            self._mirror = seams.mirror(self.custody / "custody.jsonl")
+            self._mirror = Mirror(self.custody / "custody.jsonl", faults)
             cut_at = custody_file.reconcile(self._mirror, self._source, mirrored=int(self._source.get("mirrored") or 0))
             self.mended = self._what_was_mended(cut_at)
             self._chain = Chain(self._connection)
@@ -100,7 +103,8 @@ class Ledger:
             durable.fsync_directory(directory)
         except sqlite3.Error as error:
             self.close()
-            raise JournalError(f"{directory / 'journal.sqlite'} cannot be used: {_explained(error)}") from error
+            kind = JournalCorrupt if _is_broken(error) else JournalError
+            raise kind(f"{directory / aside.JOURNAL} cannot be used: {_explained(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -135,7 +139,7 @@ class Ledger:
                 (str(self.durable_size),),
             )
         # The commit point: from here on the changes are true, whatever happens to the mirror.
-        self._seams.commit(connection)
+        self._faults.act(Point.JOURNAL_COMMIT, connection.execute, "COMMIT")
         if self._chain.staged:
             mirror.append(self._chain.staged)
             self._chain.staged.clear()
@@ -181,7 +185,7 @@ class Ledger:
         head = notes.Checkpoint(origin=self.origin, size=self._chain.size, root=self._chain.root())
         note = notes.sign(head, self._key)
         try:
-            self._seams.write_file(self.custody / "checkpoint", note)
+            durable.write_file(self.custody / "checkpoint", note, points=faultpoints.CHECKPOINT, faults=self._faults)
         except OSError as error:
             raise JournalError(f"cannot write {self.custody / 'checkpoint'}: {error}") from error
         self.signed_size = head.size
@@ -215,10 +219,10 @@ class Ledger:
             raise JournalError("the journal is closed")
         return self._connection, self._mirror
 
-    def _claim(self, connection: sqlite3.Connection) -> int:
+    def _claim(self, connection: sqlite3.Connection, generation: int) -> int:
         """Write into a new journal whose it is; check an old one. Returns the log's generation."""
         connection.execute("BEGIN IMMEDIATE")
-        for key, value in (("station", self._station), ("generation", "1")):
+        for key, value in (("station", self._station), ("generation", str(generation))):
             connection.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value))
         connection.execute("COMMIT")
         owner = self._source.get("station")
@@ -272,7 +276,7 @@ class Ledger:
             path = self.custody / name
             wanted = content if isinstance(content, bytes) else f"{content.rstrip()}\n".encode()
             if not path.exists() or path.read_bytes() != wanted:
-                self._seams.write_file(path, wanted)
+                durable.write_file(path, wanted, points=faultpoints.KEYS, faults=self._faults)
 
     def _rollback(self) -> None:
         connection, _ = self._opened()
@@ -294,14 +298,26 @@ class Ledger:
         )
 
 
+def _own(place: Path) -> None:
+    """Make a directory that is ours alone, where it is missing. Raises OSError."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.chmod(0o700)
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether SQLite found its file damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _BROKEN
+
+
 def _explained(error: Exception) -> str:
     """What failed, and what to do, for a person."""
     code = getattr(error, "sqlite_errorcode", None)
     full = code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
     if full:
         return "the disk is full: make room on it, and dockd goes on where it stopped"
-    if code is not None and code & 0xFF in _BROKEN:
-        return f"{error}; {custody_file.KEEP}"
+    if _is_broken(error):
+        return f"{error}; the next start sets it aside and rebuilds what can be proven"
     return str(error)
 
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from dockd.core.lifecycle import AcquisitionState
 from dockd.errors import JournalError
-from dockd.keep.records import Counts, DockingRecord, acquisition_of, counts_of, docking_of, noted_of
+from dockd.keep.records import (
+    Counts,
+    DockingRecord,
+    EnrolmentRecord,
+    acquisition_of,
+    counts_of,
+    docking_of,
+    enrolment_of,
+    noted_of,
+)
 from dockd.model import (
     Acquisition,
     AcquisitionId,
@@ -15,6 +24,7 @@ from dockd.model import (
     Digest,
     DockingId,
     Epoch,
+    FileKind,
     ListedFile,
     SignedBytes,
     StoreId,
@@ -22,11 +32,25 @@ from dockd.model import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # INDEXED BY where an index was made for one pick: the planner, which knows no figures, may prefer a broader one and
 # then walk through every clip of a docking.
 _SENDABLE = "state IN ('spooled', 'uploading')"
+# `other` is another file, and on the same camera now: the newest acquisition of its path in that docking.
+_BESIDE = (
+    "other.docking = own.docking AND other.acquisition <> own.acquisition"
+    " AND other.state NOT IN ('erased', 'departed')"
+    " AND NOT EXISTS (SELECT 1 FROM acquisition AS newer INDEXED BY acquisition_by_clip"
+    " WHERE newer.serial = other.serial AND newer.volume_id = other.volume_id AND newer.path = other.path"
+    " AND newer.acquisition > other.acquisition AND newer.docking = other.docking)"
+)
+# It belongs to `own`, and may not be erased yet: neither may then. The erasure of what is warranted was begun.
+_HINDERS = (
+    f"{_BESIDE} AND other.state <> 'warranted'"
+    " AND NOT (other.state = 'stored' AND other.reread_docking IS other.docking AND other.contested = 0"
+    " AND (other.verdict IS 'intact' OR other.released_by IS NOT NULL))"
+)
 
 
 class Queries:
@@ -71,6 +95,33 @@ class Queries:
     def get(self, key: str) -> str | None:
         """A small setting."""
         row = self._one("SELECT value FROM setting WHERE key = ?", key)
+        return None if row is None else str(row[0])
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys of all small settings that begin so, in order."""
+        beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        rows = self._all("SELECT key FROM setting WHERE key >= ? AND key < ? ORDER BY key", prefix, beyond)
+        return [str(row["key"]) for row in rows]
+
+    # --- enrolments
+
+    def enrolments(self) -> list[EnrolmentRecord]:
+        """All of them, serials first."""
+        return [enrolment_of(dict(row)) for row in self._all("SELECT * FROM enrolment ORDER BY kind DESC, name")]
+
+    def enrolment(self, serial: str, profiles: Sequence[str]) -> EnrolmentRecord | None:
+        """What admits a camera: its own enrolment, else that of the first of these profiles that has one."""
+        for kind, name in (("serial", serial), *(("profile", profile) for profile in profiles)):
+            row = self._one("SELECT * FROM enrolment WHERE kind = ? AND name = ?", kind, name)
+            if row is not None:
+                return enrolment_of(dict(row))
+        return None
+
+    def volume_seen(self, serial: str, after: Epoch) -> str | None:
+        """The volume id that a camera had in its newest docking later than `after`."""
+        row = self._one(
+            "SELECT volume_id FROM docking WHERE serial = ? AND epoch > ? ORDER BY epoch DESC LIMIT 1", serial, after
+        )
         return None if row is None else str(row[0])
 
     # --- dockings
@@ -137,10 +188,11 @@ class Queries:
         )
 
     def find_clip(self, serial: str, volume_id: str, path: bytes, size_bytes: int, mtime_ns: int) -> Acquisition | None:
-        """The newest acquisition of this very clip that is neither erased nor contested."""
+        """The newest acquisition of this very clip that is neither erased, spoiled nor contested."""
         row = self._one(
             "SELECT * FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ? AND size_bytes = ?"
-            " AND mtime_ns = ? AND state <> 'erased' AND contested = 0 ORDER BY acquisition DESC LIMIT 1",
+            " AND mtime_ns = ? AND state NOT IN ('erased', 'spoiled') AND contested = 0"
+            " ORDER BY acquisition DESC LIMIT 1",
             serial,
             volume_id,
             path,
@@ -150,14 +202,40 @@ class Queries:
         return None if row is None else acquisition_of(row)
 
     def find_path(self, serial: str, volume_id: str, path: bytes) -> list[Acquisition]:
-        """The acquisitions of this path that were not read (found, acquiring, departed), oldest first."""
+        """The acquisitions of this path that were not read (found, needs_spool, acquiring, departed), oldest first."""
         return self._acquisitions(
             "SELECT * FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ?"
-            " AND state IN ('found', 'acquiring', 'departed') ORDER BY acquisition",
+            " AND state IN ('found', 'needs_spool', 'acquiring', 'departed') ORDER BY acquisition",
             serial,
             volume_id,
             path,
         )
+
+    def spoiled(self, *, docking: DockingId | None = None, limit: int = -1) -> list[Acquisition]:
+        """Those whose sealed file was lost, and whose clip was not even found anew since; oldest first."""
+        where = "" if docking is None else " AND one.docking = ?"
+        return self._acquisitions(
+            f"SELECT * FROM acquisition AS one WHERE state = 'spoiled'{where} AND NOT EXISTS"  # noqa: S608  from above
+            " (SELECT 1 FROM acquisition AS other WHERE other.serial = one.serial AND other.volume_id = one.volume_id"
+            " AND other.path = one.path AND other.acquisition > one.acquisition AND other.size_bytes = one.size_bytes"
+            " AND other.mtime_ns = one.mtime_ns AND other.state <> 'departed') ORDER BY acquisition LIMIT ?",
+            *(() if docking is None else (docking,)),
+            limit,
+        )
+
+    def replaced(self, spoiled: Acquisition) -> bool:
+        """Whether the store confirmed a later acquisition of the same clip."""
+        row = self._one(
+            "SELECT 1 FROM acquisition WHERE serial = ? AND volume_id = ? AND path = ? AND acquisition > ?"
+            " AND size_bytes = ? AND mtime_ns = ? AND state IN ('stored', 'warranted', 'erased')",
+            spoiled.camera.serial,
+            spoiled.camera.volume_id,
+            spoiled.file.path,
+            spoiled.acquisition,
+            spoiled.file.size_bytes,
+            str(spoiled.file.mtime_ns),
+        )
+        return row is not None
 
     def count_contested(self, camera: CameraIdentity, path: bytes) -> int:
         """How many acquisitions of this path a second read has disagreed with, whatever became of them."""
@@ -194,13 +272,66 @@ class Queries:
         A pick, not a permission: that is core.warrant's alone.
         """
         return self._acquisitions(
-            "SELECT * FROM acquisition INDEXED BY acquisition_to_erase"
+            "SELECT * FROM acquisition AS own INDEXED BY acquisition_to_erase"  # noqa: S608  constants
             " WHERE docking = ? AND state = 'stored' AND reread_docking = docking"
             " AND contested = 0 AND (verdict = 'intact' OR released_by IS NOT NULL)"
+            f" AND NOT EXISTS (SELECT 1 FROM acquisition AS other WHERE other.acquisition = own.of AND {_HINDERS})"
+            " AND NOT EXISTS (SELECT 1 FROM acquisition AS other INDEXED BY acquisition_of"
+            f" WHERE other.of = coalesce(own.of, own.acquisition) AND {_HINDERS})"
             " ORDER BY category, path, acquisition LIMIT ?",
             docking,
             limit,
         )
+
+    def companions(self, row: Acquisition) -> list[Acquisition]:
+        """What is erased together with it: the clip and its other sidecars, as far as they are on the camera now."""
+        return self._acquisitions(
+            "SELECT other.* FROM acquisition AS own JOIN acquisition AS other ON other.acquisition = own.of"  # noqa: S608  constants
+            f" WHERE own.acquisition = ? AND {_BESIDE} UNION"
+            " SELECT other.* FROM acquisition AS own JOIN acquisition AS other INDEXED BY acquisition_of"
+            f" ON other.of = coalesce(own.of, own.acquisition) WHERE own.acquisition = ? AND {_BESIDE}"
+            " ORDER BY acquisition",
+            row.acquisition,
+            row.acquisition,
+        )
+
+    def refused_beside(self, row: Acquisition) -> ListedFile | None:
+        """What the newest listing could not look into, with its name but for the suffix: it may belong to it."""
+        stem = _stem(row.file.path)
+        rows = self._all(
+            "SELECT * FROM noted_file WHERE docking = ? AND path > ? AND path < ? AND kind = ? ORDER BY path",
+            row.docking,
+            stem + b".",
+            stem + b"/",
+            FileKind.REFUSED.value,
+        )
+        return next((noted_of(noted) for noted in rows if _stem(noted["path"]) == stem), None)
+
+    def sidecars(self, docking: DockingId, *, limit: int, after: AcquisitionId | None = None) -> list[Acquisition]:
+        """The docking's sidecars in the order in which they were found, from the first beyond `after` on."""
+        return self._acquisitions(
+            "SELECT * FROM acquisition INDEXED BY acquisition_sidecars"
+            " WHERE docking = ? AND role = 'sidecar' AND acquisition > ? ORDER BY acquisition LIMIT ?",
+            docking,
+            after or "",
+            limit,
+        )
+
+    def clip_beside(self, sidecar: Acquisition) -> Acquisition | None:
+        """The clip beside it with the same name but for the suffix, in its docking; the longest of several."""
+        stem = _stem(sidecar.file.path)
+        rows = self._acquisitions(
+            "SELECT * FROM acquisition WHERE serial = ? AND volume_id = ? AND path > ? AND path < ?"
+            " AND docking = ? AND role = 'clip' AND contested = 0 AND state NOT IN ('erased', 'departed')"
+            " ORDER BY acquisition",
+            sidecar.camera.serial,
+            sidecar.camera.volume_id,
+            stem + b".",
+            stem + b"/",
+            sidecar.docking,
+        )
+        newest = {row.file.path: row for row in rows if _stem(row.file.path) == stem}
+        return max(newest.values(), key=lambda row: (row.file.size_bytes, row.acquisition), default=None)
 
     def uplink_candidates(self, limit: int) -> list[Acquisition]:
         """What to send next: evidence first, then what frees a bay soonest, then oldest.
@@ -287,3 +418,9 @@ class Queries:
             " FROM docking WHERE state <> 'ended' ORDER BY outstanding_bytes, epoch"
         )
         return [DockingId(row["docking"]) for row in rows]
+
+
+def _stem(path: bytes) -> bytes:
+    """A path without the suffix of its last component."""
+    directory, slash, name = path.rpartition(b"/")
+    return directory + slash + (name.rpartition(b".")[0] or name)

@@ -23,7 +23,9 @@ from dockd.model import (
     FileKind,
     FoundFile,
     ListedFile,
+    Named,
     Reread,
+    Role,
     Sealed,
     Verdict,
     VerdictStatus,
@@ -69,6 +71,30 @@ class Counts:
         """The sum over some states; over all of them where none is named."""
         chosen = [self.states.get(state, Tally()) for state in (states or AcquisitionState)]
         return Tally(clips=sum(one.clips for one in chosen), size_bytes=sum(one.size_bytes for one in chosen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentRecord:
+    """An operator's word that a camera, or every camera of a profile, may be docked."""
+
+    kind: str  # "serial" or "profile"
+    name: str
+    operator: str
+    reason: str
+    enrolled_at: datetime
+    since_epoch: Epoch
+
+
+def enrolment_of(row: Mapping[str, Any]) -> EnrolmentRecord:
+    """The record of a row of `enrolment`."""
+    return EnrolmentRecord(
+        kind=row["kind"],
+        name=row["name"],
+        operator=row["operator"],
+        reason=row["reason"],
+        enrolled_at=moment(row["enrolled_at_us"]),
+        since_epoch=Epoch(row["since_epoch"]),
+    )
 
 
 def microseconds(moment: datetime) -> int:
@@ -129,6 +155,11 @@ def acquisition_columns(record: Acquisition) -> dict[str, Any]:
         "custody_seq": record.custody_seq,
         "upload_url": record.upload_url,
         **_reread_columns(record.reread),
+        "role": record.role.value,
+        "of": record.of,
+        "profile": record.profile,
+        "profile_version": record.profile_version,
+        "named": _named_text(record.named),
         "released_by": record.released_by,
         "quarantine_reason": record.quarantine_reason,
     }
@@ -154,6 +185,11 @@ def acquisition_of(row: sqlite3.Row) -> Acquisition:
         custody_seq=row["custody_seq"],
         upload_url=row["upload_url"],
         reread=_reread_of(row),
+        role=Role(row["role"]),
+        of=row["of"],
+        profile=row["profile"],
+        profile_version=row["profile_version"],
+        named=_named_from_text(row["named"]),
         released_by=row["released_by"],
         quarantine_reason=row["quarantine_reason"],
     )
@@ -229,6 +265,27 @@ def _file_text(file: FoundFile) -> str:
 def _file_from_text(text: str) -> FoundFile:
     path, size_bytes, mtime_ns, inode, links = json.loads(text)
     return FoundFile(path=decode_path(path), size_bytes=size_bytes, mtime_ns=mtime_ns, inode=inode, links=links)
+
+
+def _named_text(named: Named | None) -> str | None:
+    if named is None:
+        return None
+    started_us = None if named.started_at is None else microseconds(named.started_at)
+    return json.dumps([started_us, named.local, named.time_zone, named.sequence, named.officer, named.category])
+
+
+def _named_from_text(text: str | None) -> Named | None:
+    if text is None:
+        return None
+    started_us, local, time_zone, sequence, officer, category = json.loads(text)
+    return Named(
+        started_at=None if started_us is None else moment(started_us),
+        local=local,
+        time_zone=time_zone,
+        sequence=sequence,
+        officer=officer,
+        category=category,
+    )
 
 
 _SEALED = (

@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dockd import faultpoints
+from dockd import faults as no
+from dockd.faultpoints import Point
 from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import AcquisitionId, DockingId, SignedBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from dockd.faults import Faults
 
 _log = structlog.get_logger()
 
@@ -36,12 +41,13 @@ _OURS = re.compile(rf"({_NAME.pattern})(?:\.age|\.manifest\.json(?:\.sig)?)")
 class Spool:
     """One spool directory. Any number of threads may use it: what they share is the file system alone."""
 
-    def __init__(self, directory: Path, *, reserve_bytes: int, max_bytes: int) -> None:
+    def __init__(self, directory: Path, *, reserve_bytes: int, max_bytes: int, faults: Faults = no.NONE) -> None:
         """Make the directory if it is missing. `reserve_bytes` of the disk stay free; `max_bytes` 0 sets no limit."""
         self._directory = directory
         self._incoming = directory / "incoming"
         self._reserve_bytes = reserve_bytes
         self._max_bytes = max_bytes
+        self._faults = faults
         for place in (directory, self._incoming):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.chmod(0o700)
@@ -75,11 +81,11 @@ class Spool:
         name = _name(acquisition) + _SEALED
         corner = self._incoming / _name(docking)
         try:
-            (corner / name).rename(self._directory / name)
+            self._faults.act(Point.ADOPT, (corner / name).rename, self._directory / name)
         except FileNotFoundError:
             if not _is_file(self._directory / name):
                 raise
-        fsync_directory(self._directory)
+        self._faults.act(Point.ADOPT_SYNC, fsync_directory, self._directory)
         with contextlib.suppress(FileNotFoundError):  # the corner was dropped after an earlier adoption
             fsync_directory(corner)
 
@@ -92,20 +98,36 @@ class Spool:
     def put_manifest(self, acquisition: AcquisitionId, manifest: SignedBytes) -> None:
         """Lay the signed manifest beside its sealed file, durably. Idempotent."""
         name = _name(acquisition)
-        write_file(self._directory / (name + _MANIFEST), manifest.payload)
-        write_file(self._directory / (name + _SIGNATURE), manifest.signature.encode())
+        for suffix, content in ((_MANIFEST, manifest.payload), (_SIGNATURE, manifest.signature.encode())):
+            write_file(self._directory / (name + suffix), content, points=faultpoints.MANIFEST, faults=self._faults)
 
     def has_manifest(self, acquisition: AcquisitionId) -> bool:
         """Whether the signed manifest lies beside its sealed file: whole, since it only ever appears so."""
         name = _name(acquisition)
         return all(_is_file(self._directory / (name + suffix)) for suffix in (_MANIFEST, _SIGNATURE))
 
+    def manifest(self, acquisition: AcquisitionId) -> SignedBytes:
+        """The signed manifest beside a sealed file. Raises OSError, UnicodeDecodeError."""
+        name = _name(acquisition)
+        signature = (self._directory / (name + _SIGNATURE)).read_bytes().decode("ascii")
+        return SignedBytes(payload=(self._directory / (name + _MANIFEST)).read_bytes(), signature=signature)
+
+    def set_aside(self, acquisition: AcquisitionId) -> None:
+        """Move an acquisition's files to `set-aside`, where nothing touches them any more. Idempotent."""
+        place = self._directory / "set-aside"
+        place.mkdir(mode=0o700, exist_ok=True)
+        for suffix in (_SEALED, _MANIFEST, _SIGNATURE):
+            with contextlib.suppress(FileNotFoundError):
+                (self._directory / (_name(acquisition) + suffix)).rename(place / (_name(acquisition) + suffix))
+        fsync_directory(self._directory)
+        fsync_directory(place)
+
     def discard(self, acquisition: AcquisitionId) -> None:
         """Remove an acquisition's files. Idempotent; durable on return."""
         name = _name(acquisition)
         for suffix in (_SEALED, _MANIFEST, _SIGNATURE):
-            (self._directory / (name + suffix)).unlink(missing_ok=True)
-        fsync_directory(self._directory)
+            self._faults.act(Point.DISCARD, (self._directory / (name + suffix)).unlink, missing_ok=True)
+        self._faults.act(Point.DISCARD_SYNC, fsync_directory, self._directory)
 
     def present(self) -> list[AcquisitionId]:
         """The acquisitions whose sealed file is here, oldest first."""
@@ -138,8 +160,6 @@ class Spool:
 
     def shortage(self, size_bytes: int) -> str:
         """Why a file of this size does not fit now; empty where it does. The disk may still be full."""
-        if 0 < self._max_bytes < size_bytes:
-            return f"the spool has no room for {size_bytes} bytes, nor ever while spool.max_bytes is {self._max_bytes}"
         free = self.free_bytes()
         if size_bytes <= free:
             return ""
@@ -147,6 +167,19 @@ class Spool:
             f"the spool has no room for {size_bytes} bytes, {free} are free within spool.max_bytes and what"
             " spool.reserve_bytes leaves of its disk"
         )
+
+    def never_fits(self, size_bytes: int) -> str:
+        """Why a file of this size would not even fit into the empty spool; empty where it would."""
+        disk = os.statvfs(self._directory)
+        most = disk.f_blocks * disk.f_frsize - self._reserve_bytes
+        if size_bytes > most:
+            return (
+                f"it needs {size_bytes} bytes of the spool, whose disk has {max(most, 0)} without spool.reserve_bytes:"
+                " give the spool a larger disk"
+            )
+        if 0 < self._max_bytes < size_bytes:
+            return f"it needs {size_bytes} bytes of the spool, and spool.max_bytes is {self._max_bytes}: raise it"
+        return ""
 
     # --- at start
 

@@ -17,17 +17,26 @@ from dockd.core.lifecycle import (
 )
 from dockd.errors import IllegalTransition
 from dockd.keep.queries import Queries
-from dockd.keep.records import DockingRecord, acquisition_columns, docking_columns, noted_columns
+from dockd.keep.records import (
+    DockingRecord,
+    EnrolmentRecord,
+    acquisition_columns,
+    docking_columns,
+    microseconds,
+    noted_columns,
+)
 from dockd.model import (
     Acquisition,
     AcquisitionId,
     BayNumber,
     CameraIdentity,
+    Category,
     Clock,
     Digest,
     DockingId,
     Epoch,
     ListedFile,
+    Role,
     SignedBytes,
     StationId,
     StoreId,
@@ -36,6 +45,7 @@ from dockd.model import (
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+    from datetime import datetime
 
     from dockd.keep.chain import Chain
 
@@ -90,12 +100,48 @@ class Tx(Queries):
         """The number that the next entry will have, provided that this transaction writes it."""
         return self._chain.size
 
+    def now(self) -> datetime:
+        """The time that entries get."""
+        return self._clock.now()
+
     def put(self, key: str, value: str) -> None:
         """Set a small setting."""
         self._check_writable()
         self._connection.execute(
             "INSERT INTO setting VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
         )
+
+    # --- enrolments
+
+    def enrol(self, kind: str, name: str, *, operator: str, reason: str) -> EnrolmentRecord:
+        """Let a camera (`serial`), or every camera of a `profile`, be docked; a camera as it is from now on."""
+        self._check_writable()
+        since = int(self.get("epoch") or 0)
+        at = self._clock.now()
+        self._connection.execute(
+            "INSERT OR REPLACE INTO enrolment VALUES (?, ?, ?, ?, ?, ?)",
+            (kind, name, operator, reason, microseconds(at), since),
+        )
+        self._record_enrolment("camera.enrolled", kind, name, operator, reason)
+        return EnrolmentRecord(
+            kind=kind, name=name, operator=operator, reason=reason, enrolled_at=at, since_epoch=Epoch(since)
+        )
+
+    def forget(self, kind: str, name: str, *, operator: str, reason: str) -> bool:
+        """Take an enrolment back; what it admitted stays until it is taken out. False where there was none."""
+        self._check_writable()
+        done = self._connection.execute("DELETE FROM enrolment WHERE kind = ? AND name = ?", (kind, name))
+        if not done.rowcount:
+            return False
+        self._record_enrolment("camera.forgotten", kind, name, operator, reason)
+        return True
+
+    def _record_enrolment(self, event: str, kind: str, name: str, operator: str, reason: str) -> None:
+        said = {"operator": operator, "reason": reason}
+        if kind == "serial":
+            self.record(event, camera=name, details=said)
+        else:
+            self.record(event, details=said | {"profile": name})
 
     # --- dockings
 
@@ -146,6 +192,18 @@ class Tx(Queries):
         self._record_docking(after, event, details)
         return after
 
+    def restore_docking(self, record: DockingRecord) -> None:
+        """Put back the row of a docking that a lost journal knew; its entries stand in the log of that journal."""
+        self._insert("docking", docking_columns(record))
+
+    def restore(
+        self, acquisition: Acquisition, manifest: SignedBytes, nonce: bytes, details: Mapping[str, Any]
+    ) -> None:
+        """Put back an acquisition of a lost journal, as its signed manifest has it."""
+        self._insert("acquisition", acquisition_columns(acquisition))
+        self.put_manifest(acquisition.acquisition, manifest, nonce)
+        self._record_acquisition(acquisition, "restored", details)
+
     def note_file(self, docking: DockingId, listed: ListedFile) -> None:
         """Remember a file of the listing that is no acquisition. Again for the same path: replaces."""
         self._insert("noted_file", noted_columns(docking, listed), replace=True)
@@ -169,6 +227,8 @@ class Tx(Queries):
             "category": acquisition.category.value,
             "volume_id": acquisition.camera.volume_id,
         }
+        if acquisition.profile:
+            known |= {"role": acquisition.role.value, "profile": f"{acquisition.profile} {acquisition.profile_version}"}
         self._record_acquisition(acquisition, "found", known | dict(details))
         return acquisition
 
@@ -194,6 +254,20 @@ class Tx(Queries):
         after = dataclasses.replace(before, state=state, **changes)
         self._update_acquisition(before, after)
         self._record_acquisition(after, event.value, details)
+        return after
+
+    def pair(self, sidecar: AcquisitionId, clip: Acquisition) -> Acquisition:
+        """Note which clip a sidecar belongs to: the two are erased together. What is evidence makes the other so."""
+        before = self.acquisition(sidecar)
+        if before is None or before.role is not Role.SIDECAR:
+            raise IllegalTransition(f"{sidecar} is no sidecar")
+        after = dataclasses.replace(before, of=clip.acquisition)
+        if before.sealed is None and clip.category is Category.EVIDENCE and before.category is Category.NONE:
+            after = dataclasses.replace(
+                after, category=clip.category, category_reason=f"its clip is: {clip.category_reason}"
+            )
+        self._update_acquisition(before, after)
+        self._record_acquisition(after, "paired", {"of": clip.acquisition, "category": after.category.value})
         return after
 
     def put_manifest(self, acquisition: AcquisitionId, manifest: SignedBytes, nonce: bytes) -> None:
@@ -228,6 +302,18 @@ class Tx(Queries):
                 "digest": digest,
             },
         )
+
+    def withdraw_receipt(self, acquisition: AcquisitionId, store: StoreId) -> tuple[int, SignedBytes]:
+        """Give up a receipt that the store does not stand by any more; returns its number and its bytes, once more.
+
+        The caller records them. Raises IllegalTransition where there is none.
+        """
+        self._check_writable()
+        row = self._one("SELECT * FROM receipt WHERE acquisition = ? AND store = ?", acquisition, store)
+        if row is None:
+            raise IllegalTransition(f"acquisition {acquisition} has no receipt of store {store}")
+        self._connection.execute("DELETE FROM receipt WHERE acquisition = ? AND store = ?", (acquisition, store))
+        return int(row["receipt_seq"]), SignedBytes(payload=row["payload"], signature=row["signature"])
 
     # --- how
 

@@ -16,13 +16,19 @@ from dockd.media.mpegts import HEAD_BYTES, TsParser, packet_layout
 from dockd.media.zeros import ZeroTail
 from dockd.model import Verdict, VerdictStatus
 
+SIDECAR = "sidecar"  # stands for the container of a sidecar whose format is not known here
 _SMALLEST_BYTES = 12  # no container's first header is shorter
 
 
 class StructureCheck:
-    """One clip's check. Not to be used again after `finish`."""
+    """One clip's check. Not to be used again after `finish`.
 
-    def __init__(self) -> None:
+    A `sidecar` may be of any format, which is not looked into then: a container is checked as ever, anything else is
+    intact unless it is empty or ends in zeros.
+    """
+
+    def __init__(self, *, sidecar: bool = False) -> None:
+        self._sidecar = sidecar
         self._head = bytearray()
         self._fed = 0
         self._parser: Parser | None = None
@@ -51,6 +57,8 @@ class StructureCheck:
         verdict = parser.finish(self._fed)
         if size != self._fed:
             return _damaged(f"only {self._fed} of its {size} bytes were read", verdict)
+        if self._sidecar and verdict.status is VerdictStatus.UNRECOGNISED:
+            return Verdict(status=VerdictStatus.INTACT, container=SIDECAR)
         if self._fed < _SMALLEST_BYTES:
             return _damaged(f"the recording was cut: there are {self._fed} bytes of it")
         return verdict

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dockd import faults as no
+from dockd.faults import Faults
 from dockd.keep.durable import fsync_directory
 from dockd.model import AcquisitionId, StationId
 
@@ -18,6 +20,7 @@ class Layout:
     """Paths below `root`. Ids are checked before they come here: UUIDs, and upload names of our own making."""
 
     root: Path
+    faults: Faults = no.NONE
 
     def make(self) -> None:
         """Make the directories that every receiver has, durably. Idempotent."""
@@ -34,6 +37,10 @@ class Layout:
     def station(self, station: StationId) -> Path:
         """One station's public keys."""
         return self.stations / f"{station}.pub"
+
+    def accepted(self, station: StationId) -> Path:
+        """The name of the station's custody log that this store's people accepted in the place of the one before."""
+        return self.stations / f"{station}.log"
 
     @property
     def uploads(self) -> Path:
@@ -56,6 +63,10 @@ class Layout:
     def checkpoint(self, station: StationId) -> Path:
         """The newest cosigned checkpoint of a station's log."""
         return self.root / _CHECKPOINTS / station
+
+    def former(self, station: StationId, generation: int) -> Path:
+        """The newest cosigned checkpoint of a log that another generation took the place of."""
+        return self.root / _CHECKPOINTS / f"{station}.generation-{generation}"
 
     def fork(self, station: StationId, number: int) -> Path:
         """Evidence of a forked log."""

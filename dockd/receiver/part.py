@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from dockd import faults as no
 from dockd.core.age_header import HEADER_LIMIT_BYTES, X25519, parse_header
+from dockd.core.challenge import Range, range_digest
 from dockd.errors import VerificationFailed
+from dockd.faultpoints import Point
+from dockd.faults import Faults
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -44,18 +48,21 @@ def check_header(prefix: bytes, stanzas: int) -> bool:
 class Part:
     """One writer's hold on an upload's file. `position` bytes are in it, and in `hash`; `synced` of them durable."""
 
-    def __init__(self, descriptor: int, position: int, hash_: Hash, *, stanzas: int, header_known: bool) -> None:
+    def __init__(self, descriptor: int, position: int, hash_: Hash, *, stanzas: int, faults: Faults) -> None:
         self._descriptor = descriptor
+        self._faults = faults
         self._stanzas = stanzas
         self._guard = threading.Lock()  # a cancelled writer may leave a write behind: close waits for it
         self._closed = False
         self.position = position
         self.synced = position
         self.hash = hash_
-        self.header_known = header_known
+        self.header_known = False
 
     @classmethod
-    def open(cls, path: Path, durable_bytes: int, hash_: Hash | None, *, stanzas: int) -> Self:
+    def open(
+        cls, path: Path, durable_bytes: int, hash_: Hash | None, *, stanzas: int, faults: Faults = no.NONE
+    ) -> Self:
         """Open at the durable offset; what stands beyond it was never reported, and goes.
 
         `hash_` is of exactly the durable bytes; without one they are read again. Raises OSError.
@@ -64,7 +71,7 @@ class Part:
         try:
             os.ftruncate(descriptor, durable_bytes)
             hash_ = hash_digest(descriptor, durable_bytes) if hash_ is None else hash_.copy()
-            part = cls(descriptor, durable_bytes, hash_, stanzas=stanzas, header_known=False)
+            part = cls(descriptor, durable_bytes, hash_, stanzas=stanzas, faults=faults)
             part.look_at_header()
         except BaseException:
             os.close(descriptor)
@@ -86,7 +93,7 @@ class Part:
         """Make all that was written durable. Raises OSError."""
         with self._guard:
             if not self._closed:
-                os.fsync(self._descriptor)
+                self._faults.act(Point.PART_SYNC, os.fsync, self._descriptor)
                 self.synced = self.position
 
     def close(self) -> None:
@@ -105,7 +112,7 @@ class Part:
     def _write_all(self, block: bytes) -> None:
         view = memoryview(block)
         while view:
-            written = os.pwrite(self._descriptor, view, self.position)
+            written = self._faults.write(Point.PART_DATA, self._descriptor, view, self.position)
             if written == 0:
                 raise OSError(errno.EIO, "nothing was written")
             self.position += written
@@ -130,6 +137,24 @@ def hash_file(path: Path, size_bytes: int) -> Hash:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return hash_digest(descriptor, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def hash_ranges(path: Path, nonce: bytes, wanted: Sequence[Range]) -> tuple[bytes, ...]:
+    """The answers to a range challenge, read from the file now. Raises OSError, also where it ends before a range."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = []
+        for one in wanted:
+            piece = bytearray()
+            while len(piece) < one.length:
+                more = os.pread(descriptor, one.length - len(piece), one.offset + len(piece))
+                if not more:
+                    raise OSError(errno.EIO, f"the file ends at {one.offset + len(piece)}")
+                piece += more
+            found.append(range_digest(nonce, bytes(piece)))
+        return tuple(found)
     finally:
         os.close(descriptor)
 

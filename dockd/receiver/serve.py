@@ -14,7 +14,9 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from dockd import faults as no
 from dockd.errors import ConfigError
+from dockd.faults import Faults
 from dockd.model import Clock, Entropy
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout
@@ -34,16 +36,24 @@ _MAX_CONNECTIONS = 512
 _SWEEP_S = 60.0
 
 
-async def serve(settings: ReceiverSettings, *, clock: Clock, random: Entropy, ready: Callable[[str], None]) -> None:
+async def serve(
+    settings: ReceiverSettings,
+    *,
+    clock: Clock,
+    random: Entropy,
+    ready: Callable[[str], None],
+    faults: Faults = no.NONE,
+) -> None:
     """Receive until cancelled; `ready` is called once with the address when requests are taken.
 
     Stops within about three seconds after cancellation, then raises CancelledError. Raises ConfigError where the
     address, certificate or key cannot be used, CatalogueError where another receiver has the directory.
     """
     context = await asyncio.to_thread(_tls, settings)
-    layout = Layout(root=settings.directory)
+    layout = Layout(root=settings.directory, faults=faults)
     await asyncio.to_thread(layout.make)
-    catalogue = await Catalogue.open(settings.directory, may_be_new=not await asyncio.to_thread(_has_clips, layout))
+    is_new = not await asyncio.to_thread(_has_clips, layout)
+    catalogue = await Catalogue.open(settings.directory, may_be_new=is_new, faults=faults)
     try:
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
         await uploads.sweep()

@@ -17,6 +17,7 @@ import structlog
 from dockd.core import canonical, sshsig
 from dockd.core.keyfiles import StationPublic
 from dockd.errors import VerificationFailed
+from dockd.faultpoints import Point
 from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
@@ -99,7 +100,7 @@ class Sessions:
             rows.drop_sessions(db, now)
             rows.add_session(db, _hash(token), public.station, expires_at)
 
-        await self._catalogue.run(keep)
+        await self._catalogue.run(keep, Point.SESSION_ROW)
         _log.info("session_opened", station=public.station)
         return {"type": "session-token", "v": 1, "token": token, "expires": canonical.format_time(expires_at)}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dockd.faultpoints import Point
 from dockd.keep.durable import fsync_directory
 from dockd.model import Clock, StationId
 from dockd.receiver import rows
@@ -215,9 +216,10 @@ class Uploads:
         path, known = self._layout.upload(one.upload), live.digest_of(one.durable_bytes)
 
         def open_part() -> Part:
-            part = Part.open(path, one.durable_bytes, known, stanzas=one.stanzas)
+            faults = self._layout.faults
+            part = Part.open(path, one.durable_bytes, known, stanzas=one.stanzas, faults=faults)
             if one.durable_bytes == 0:
-                fsync_directory(path.parent)
+                faults.act(Point.PART_NAME_SYNC, fsync_directory, path.parent)
             return part
 
         try:
@@ -278,11 +280,13 @@ class Uploads:
 
     async def _commit(self, one: Announced, durable_bytes: int) -> Announced:
         expires_at = self._clock.now() + self._settings.upload_expiry
-        await self._catalogue.run(lambda db: rows.set_durable(db, one.upload, durable_bytes, expires_at))
+        await self._catalogue.run(
+            lambda db: rows.set_durable(db, one.upload, durable_bytes, expires_at), Point.OFFSET_ROW
+        )
         return replace(one, durable_bytes=durable_bytes, expires_at=expires_at)
 
     async def _drop(self, upload: str) -> bool:
-        if not await self._catalogue.run(lambda db: rows.drop_announced(db, upload)):
+        if not await self._catalogue.run(lambda db: rows.drop_announced(db, upload), Point.DROPPED_ROW):
             return False
         self._live[upload].hash = None
         await asyncio.to_thread(self._layout.upload(upload).unlink, missing_ok=True)

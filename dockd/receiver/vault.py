@@ -12,17 +12,21 @@ from dataclasses import replace
 
 import structlog
 
+from dockd import faultpoints
 from dockd.core import canonical, manifest, receipts, sshsig
+from dockd.core.challenge import Range
 from dockd.core.manifest import Manifest
 from dockd.core.merkle import EMPTY_ROOT
 from dockd.core.sealing import sealed_size
 from dockd.errors import VerificationFailed
+from dockd.faultpoints import Point
+from dockd.faults import Faults
 from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout, Stored, signature_of
-from dockd.receiver.part import HeaderWrong, check_header, hash_file, read_prefix
+from dockd.receiver.part import HeaderWrong, check_header, hash_file, hash_ranges, read_prefix
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.rows import Announced, Given
 from dockd.receiver.sessions import Caller
@@ -93,7 +97,7 @@ class Vault:
             rows.add_announced(db, one)
             return one, True
 
-        return await self._catalogue.run(add)
+        return await self._catalogue.run(add, Point.ANNOUNCED_ROW)
 
     async def receipt(self, station: StationId, acquisition: str, manifest_digest: str) -> SignedBytes:
         """The receipt for a complete acquisition: given once, the same for ever."""
@@ -109,23 +113,30 @@ class Vault:
                     await asyncio.to_thread(_take_over, self._layout, one)
         given = await self._given(one)
         # Durable as files too before anyone is told; after a crash in between the next asking comes here again.
-        await asyncio.to_thread(_keep_receipt, self._layout.stored(one.station, one.acquisition), given.signed)
+        stored = self._layout.stored(one.station, one.acquisition)
+        await asyncio.to_thread(_keep_receipt, stored, given.signed, self._layout.faults)
         return given.signed
+
+    async def ranges(
+        self, station: StationId, acquisition: str, nonce: bytes, wanted: tuple[Range, ...]
+    ) -> tuple[bytes, ...]:
+        """Digests of ranges of the object, read from it now."""
+        one, _ = await self._signed_for(station, acquisition)
+        if any(piece.offset + piece.length > one.size_bytes for piece in wanted):
+            raise Problem(Kind.MALFORMED, f"a range ends beyond the sealed clip, which has {one.size_bytes} bytes")
+        stored = self._layout.stored(one.station, one.acquisition)
+        try:
+            return await asyncio.to_thread(hash_ranges, stored.clip, nonce, wanted)
+        except OSError as error:
+            raise _lost(one, error) from error
 
     async def holding(self, station: StationId, acquisition: str, nonce: bytes) -> SignedBytes:
         """A fresh statement that the object is here now, after looking."""
-        one = await self.find(station, acquisition)
-        given = await self._catalogue.run(lambda db: rows.receipt(db, one.station, one.acquisition))
-        if one.state != rows.STORED or given is None:
-            raise _incomplete(one)
+        one, given = await self._signed_for(station, acquisition)
         try:
             await asyncio.to_thread(self._look, one)
         except OSError as error:
-            _log.critical("object_lost", station=one.station, acquisition=one.acquisition, error=str(error))
-            raise Problem(
-                Kind.OBJECT_LOST,
-                "the object is no longer as it was signed for: erase nothing, and call the store's operators",
-            ) from error
+            raise _lost(one, error) from error
         payload = receipts.build_holding(
             store=self._settings.store,
             signed_manifest=one.manifest.payload,
@@ -134,6 +145,14 @@ class Vault:
             retention_until=given.retention_until,
         )
         return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
+
+    async def _signed_for(self, station: StationId, acquisition: str) -> tuple[Announced, Given]:
+        """What a receipt was given for. Raises Problem INCOMPLETE or NOT_FOUND."""
+        one = await self.find(station, acquisition)
+        given = await self._catalogue.run(lambda db: rows.receipt(db, one.station, one.acquisition))
+        if one.state != rows.STORED or given is None:
+            raise _incomplete(one)
+        return one, given
 
     # --- announcing
 
@@ -203,7 +222,7 @@ class Vault:
                 offset=0,
             )
         # From here on nobody may write to it, remove it or let it expire.
-        await self._catalogue.run(lambda db: rows.set_state(db, one.upload, rows.VERIFIED))
+        await self._catalogue.run(lambda db: rows.set_state(db, one.upload, rows.VERIFIED), Point.VERIFIED_ROW)
         return replace(one, state=rows.VERIFIED)
 
     async def _given(self, one: Announced) -> Given:
@@ -237,7 +256,7 @@ class Vault:
             _log.info("receipt_given", station=one.station, acquisition=one.acquisition, receipt_seq=receipt_seq)
             return given
 
-        return await self._catalogue.run(give)
+        return await self._catalogue.run(give, Point.RECEIPT_ROW)
 
     def _look(self, one: Announced) -> None:
         """Reopen the object. Raises OSError where it is not there as it was signed for."""
@@ -261,25 +280,27 @@ class Vault:
 def _take_over(layout: Layout, one: Announced) -> None:
     """Move a verified upload to where stored clips are, with its manifest; durable when this returns. Idempotent."""
     stored, source = layout.stored(one.station, one.acquisition), layout.upload(one.upload)
+    faults = layout.faults
     station = stored.directory.parent
     for directory in (station, stored.directory):
         directory.mkdir(mode=0o700, exist_ok=True)
-        fsync_directory(directory.parent)
+        faults.act(Point.PLACE_SYNC, fsync_directory, directory.parent)
     for stray in (path for path in stored.directory.iterdir() if is_temporary(path.name)):
         stray.unlink()  # what a kill left behind; nobody else writes here before there is a receipt
-    write_file(stored.manifest, one.manifest.payload)
-    write_file(signature_of(stored.manifest), one.manifest.signature.encode())
+    signature = one.manifest.signature.encode()
+    for path, content in ((stored.manifest, one.manifest.payload), (signature_of(stored.manifest), signature)):
+        write_file(path, content, points=faultpoints.STORED, faults=faults)
     # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
     if source.exists():
         source.chmod(0o400)
-        source.rename(stored.clip)
-    fsync_directory(stored.directory)
-    fsync_directory(source.parent)
+        faults.act(Point.MOVE, source.rename, stored.clip)
+    for directory in (stored.directory, source.parent):
+        faults.act(Point.MOVE_SYNC, fsync_directory, directory)
     if stored.clip.stat().st_size != one.size_bytes:
         raise OSError(f"{stored.clip} has not the length that was verified")
 
 
-def _keep_receipt(stored: Stored, signed: SignedBytes) -> None:
+def _keep_receipt(stored: Stored, signed: SignedBytes, faults: Faults) -> None:
     """Put the receipt beside its clip. Idempotent."""
     for path, content in ((stored.receipt, signed.payload), (signature_of(stored.receipt), signed.signature.encode())):
         try:
@@ -287,7 +308,7 @@ def _keep_receipt(stored: Stored, signed: SignedBytes) -> None:
                 continue
         except FileNotFoundError:
             pass
-        write_file(path, content)
+        write_file(path, content, points=faultpoints.RECEIPT, faults=faults)
 
 
 def _incomplete(one: Announced) -> Problem:
@@ -296,6 +317,14 @@ def _incomplete(one: Announced) -> Problem:
         f"{one.size_bytes - one.durable_bytes} of {one.size_bytes} bytes are missing, or it was never asked for its "
         f"receipt: PATCH from offset {one.durable_bytes}, then ask for the receipt",
         offset=one.durable_bytes,
+    )
+
+
+def _lost(one: Announced, error: OSError) -> Problem:
+    _log.critical("object_lost", station=one.station, acquisition=one.acquisition, error=str(error))
+    return Problem(
+        Kind.OBJECT_LOST,
+        "the object is no longer as it was signed for: erase nothing, and call the store's operators",
     )
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dockd.core import sshsig
+from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, NONCE_BYTES, Range
 from dockd.core.fields import Fields
 from dockd.errors import VerificationFailed
 from dockd.model import Clock
@@ -28,7 +29,6 @@ from dockd.receiver.vault import Vault
 from dockd.receiver.witness import Witness
 
 _log = structlog.get_logger()
-_NONCE_BYTES = 32
 _OFFSET = re.compile(rb"[0-9]{1,15}")
 _NODE = re.compile(r"[0-9a-f]{64}")
 _MAX_PROOF = 128  # nodes; a log of 2^53 entries needs fewer
@@ -79,11 +79,24 @@ class Calls:
         digest = _taken(lambda: fields.digest("manifest"), fields)
         return answer(sshsig.signed_to_json(await self._vault.receipt(caller.station, _id(request), digest)))
 
+    async def ranges(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/ranges."""
+        caller = await self._caller(request)
+        fields = await read_json(request, "ranges-request")
+        nonce, pairs = _taken(lambda: (fields.hex("nonce", NONCE_BYTES), fields.pairs("ranges")), fields)
+        if len(pairs) > MAX_RANGES or sum(length for _, length in pairs) > MAX_TOTAL_BYTES:
+            raise Problem(
+                Kind.MALFORMED, f"at most {MAX_RANGES} ranges, of {MAX_TOTAL_BYTES} bytes together: ask several times"
+            )
+        wanted = tuple(Range(offset=offset, length=length) for offset, length in pairs)
+        found = await self._vault.ranges(caller.station, _id(request), nonce, wanted)
+        return answer({"type": "ranges", "v": 1, "digests": [one.hex() for one in found]})
+
     async def holding(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/holding."""
         caller = await self._caller(request)
         fields = await read_json(request, "holding-request")
-        nonce = _taken(lambda: fields.hex("nonce", _NONCE_BYTES), fields)
+        nonce = _taken(lambda: fields.hex("nonce", NONCE_BYTES), fields)
         return answer(sshsig.signed_to_json(await self._vault.holding(caller.station, _id(request), nonce)))
 
     async def checkpoints(self, request: Request) -> Response:
@@ -117,6 +130,7 @@ def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
         Route("/session", calls.session, methods=["POST"]),
         Route("/acquisitions/{acquisition}", calls.announce, methods=["PUT"]),
         Route("/acquisitions/{acquisition}/receipt", calls.receipt, methods=["POST"]),
+        Route("/acquisitions/{acquisition}/ranges", calls.ranges, methods=["POST"]),
         Route("/acquisitions/{acquisition}/holding", calls.holding, methods=["POST"]),
         Route("/checkpoints", calls.checkpoints, methods=["GET", "POST"]),
         Route("/uploads", tus.collection, methods=every),

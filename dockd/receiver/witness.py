@@ -8,13 +8,16 @@ from datetime import datetime
 
 import structlog
 
+from dockd import faultpoints
 from dockd.core import canonical, checkpoint, merkle
 from dockd.core.checkpoint import Checkpoint
 from dockd.errors import VerificationFailed
+from dockd.faultpoints import Point
 from dockd.keep.durable import temporary_beside, write_file
 from dockd.model import Clock
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.generation import accepted_log, generation_of
 from dockd.receiver.layout import Layout
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.rows import Cosigned
@@ -43,7 +46,8 @@ class Witness:
     async def size(self, caller: Caller) -> int:
         """The size of the newest cosigned checkpoint; 0 where there is none."""
         known = await self._catalogue.run(lambda db: rows.cosigned(db, caller.station))
-        return known.size if known else 0
+        accepted = await asyncio.to_thread(accepted_log, self._layout, caller.station)
+        return known.size if known and not _begins_anew(known, accepted) else 0
 
     async def cosign(self, caller: Caller, note: bytes, old_size: int, proof: list[bytes]) -> bytes:
         """The cosigned note. An older one that the newest extends is cosigned too, and the newest stays.
@@ -54,13 +58,19 @@ class Witness:
         name, now = f"dockd-store/{self._settings.store}", self._clock.now()
         cosigned = checkpoint.cosign(note, self._settings.key, name, now)
 
+        accepted = await asyncio.to_thread(accepted_log, self._layout, caller.station)
+
         def keep(db: sqlite3.Connection) -> Cosigned | None:
             known = rows.cosigned(db, caller.station)
+            if known is not None and _begins_anew(known, accepted) and shown.origin == accepted:
+                former = self._layout.former(caller.station, generation_of(known.origin))
+                write_file(former, known.note)  # what was witnessed of it is evidence
+                known = None
             if known is not None and known.origin != shown.origin:
                 raise Problem(
                     Kind.OTHER_LOG,
                     f"the log {known.origin} is the one known here; a new generation has to be accepted by this "
-                    "store's operators",
+                    "store's operators: `dockd receiver accept-log`",
                 )
             size = known.size if known else 0
             if old_size != size:
@@ -79,7 +89,7 @@ class Witness:
             return newest
 
         try:
-            newest = await self._catalogue.run(keep)
+            newest = await self._catalogue.run(keep, Point.COSIGNED_ROW)
         except _Forked as fork:
             await self._alarm(caller, note, fork, now)
             raise Problem(
@@ -89,7 +99,13 @@ class Witness:
             ) from fork
         if newest is not None:
             # A copy for people; the catalogue's is the one that counts.
-            await asyncio.to_thread(write_file, self._layout.checkpoint(caller.station), newest.note)
+            await asyncio.to_thread(
+                write_file,
+                self._layout.checkpoint(caller.station),
+                newest.note,
+                points=faultpoints.COSIGNED,
+                faults=self._layout.faults,
+            )
         return cosigned
 
     async def _alarm(self, caller: Caller, note: bytes, fork: _Forked, now: datetime) -> None:
@@ -133,6 +149,11 @@ def _read(caller: Caller, note: bytes) -> Checkpoint:
         return checkpoint.parse_and_verify(note, origin, caller.public.checkpoint_key)
     except VerificationFailed as error:
         raise Problem(Kind.OTHER_LOG, f"{error}: sign with the checkpoint key that is enrolled here") from error
+
+
+def _begins_anew(known: Cosigned, accepted: str) -> bool:
+    """Whether people here accepted a newer log in the place of the known one."""
+    return bool(accepted) and generation_of(accepted) > generation_of(known.origin)
 
 
 def _check(known: Cosigned, shown: Checkpoint, proof: list[bytes]) -> None:

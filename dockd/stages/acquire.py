@@ -22,7 +22,7 @@ from dockd.errors import (
     SpoolFull,
 )
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, Sealed, SignedBytes
+from dockd.model import Acquisition, Role, Sealed, SignedBytes
 from dockd.stages.stay import Stay, in_spool
 
 _log = structlog.get_logger()
@@ -32,19 +32,23 @@ _NONCE_BYTES = 32
 
 
 async def acquire(stay: Stay, row: Acquisition, recipients: int) -> Acquisition:
-    """Read, seal and commit one clip in state `found`; returns its row in state `spooled`, or `quarantined`.
+    """Read, seal and commit one clip in state `found`; returns its row as `spooled`, `needs_spool` or `quarantined`.
 
     Each attempt is journalled before it starts. Raises ClipBusy, ClipChanged, ClipGone, SpoolFull, CameraGone or
     ReaderDied; the row is then `found` again (`departed`, for ClipGone). After cancellation it may be left
     `acquiring`, which the end of its docking sets right; an unfinished sealing is thrown away.
     """
     needed = sealing.sealed_size(row.file.size_bytes, recipients)
+    too_small = await in_spool(stay.spool.never_fits, needed)
+    if too_small:
+        _log.warning("clip_needs_spool", bay=stay.bay, acquisition=row.acquisition, reason=too_small)
+        return await _advance(stay, row, Event.NEEDS_SPOOL, {"reason": too_small, "needed_bytes": needed})
     shortage = await in_spool(stay.spool.shortage, needed)
     if shortage:
         raise SpoolFull(f"{shortage}; the clip waits on its camera")
     row = await _advance(stay, row, Event.READ_STARTED, {"attempt": row.attempts + 1}, attempts=row.attempts + 1)
     try:
-        sealed = await stay.reader.acquire(row.acquisition, row.file)
+        sealed = await stay.reader.acquire(row.acquisition, row.file, sidecar=row.role is Role.SIDECAR)
     except (ClipBusy, ClipChanged, SpoolFull, CameraGone) as error:
         await _advance(stay, row, Event.READ_ABANDONED, {"reason": str(error)})
         raise
@@ -148,6 +152,11 @@ def _manifest(stay: Stay, row: Acquisition, sealed: Sealed, *, custody_seq: int,
         dockd=__version__,
         custody_seq=custody_seq,
         nonce=nonce,
+        role=row.role.value,
+        of=row.of,
+        profile=row.profile,
+        profile_version=row.profile_version,
+        named=row.named,
     )
 
 

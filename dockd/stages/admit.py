@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+from dockd.core.admission import Enrolment
 from dockd.core.admission import admit as decide
 from dockd.core.ids import uuid7
 from dockd.core.lifecycle import DockingEvent
-from dockd.devices.port import Attachment, DeviceSource, Plugged
-from dockd.errors import CameraRefused
+from dockd.devices.port import Attachment, Candidate, DeviceSource, Plugged
 from dockd.keep.journal import Journal
 from dockd.keep.transaction import Tx
 from dockd.model import BayNumber, CameraIdentity, Clock, DockingId, Entropy, Epoch
@@ -25,20 +26,37 @@ class Admission:
     refusal: str = ""
 
 
-async def attach(
-    plugged: Plugged, source: DeviceSource, docked: Callable[[], Iterable[tuple[BayNumber, CameraIdentity]]]
-) -> Attachment:
-    """Make the camera reachable if it may be read. Raises CameraRefused or CameraGone, with nothing left attached.
+async def identify(
+    plugged: Plugged,
+    source: DeviceSource,
+    docked: Callable[[], Iterable[tuple[BayNumber, CameraIdentity]]],
+    *,
+    journal: Journal,
+) -> Candidate:
+    """Who it is, if it may be attached; with no profiles but those that admit it.
 
-    `docked` is asked only after the camera named itself, so that of two with one serial one is always seen.
+    Raises CameraRefused or CameraGone. `docked` is asked last, and nothing is awaited after that: of two with one
+    serial, one is always seen, if the caller notes the other before it awaits anything.
     """
-    attachment = await source.attach(plugged)
-    try:
-        decide(attachment.identity, docked())
-    except CameraRefused:
-        await attachment.aclose()
-        raise
-    return attachment
+    candidate = await source.identify(plugged)
+    enrolment = await journal.read(partial(_enrolment, candidate))
+    decide(candidate.identity, enrolment, docked())
+    if enrolment is None or enrolment.profile is None:
+        return candidate
+    enrolled = tuple(profile for profile in candidate.profiles if profile.name == enrolment.profile)
+    return replace(candidate, profiles=enrolled)
+
+
+def _enrolment(candidate: Candidate, tx: Tx) -> Enrolment | None:
+    """Which operator's word admits it. What made a folder a camera admits it, too."""
+    if candidate.enrolled:
+        return Enrolment(profile=None, volume_seen=None)
+    serial = candidate.identity.serial
+    record = tx.enrolment(serial, [profile.name for profile in candidate.profiles])
+    if record is None:
+        return None
+    profile = record.name if record.kind == "profile" else None
+    return Enrolment(profile=profile, volume_seen=tx.volume_seen(serial, record.since_epoch))
 
 
 async def open_docking(

@@ -1,4 +1,4 @@
-"""Confirm: obtain the store's receipt, verify it, and make it durable together with the new state.
+"""Confirm: obtain the store's receipt, verify and keep it, and believe it once the store has shown the bytes.
 
 Receipts to a station form a chain, so only one is ever asked for at a time, and the journal knows which: after any
 doubt (a lost answer, a crash) that one is settled before another is asked for. Without this an ordinary lost answer
@@ -17,10 +17,14 @@ import structlog
 from dockd.core import canonical, merkle, receipts
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
-from dockd.errors import StoreIncomplete, StoreRefused, StoreUntrusted, UploadLost, VerificationFailed
+from dockd.errors import StoreForgot, StoreIncomplete, StoreRefused, StoreUntrusted, UploadLost, VerificationFailed
+from dockd.keep.aside import was_former
 from dockd.keep.journal import Journal
+from dockd.keep.rebuild import FORMER_UNPROVEN, receipt_floor
+from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Entropy, SignedBytes, StationId
+from dockd.stages.challenge import challenge
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
@@ -32,18 +36,20 @@ class Confirmer:
     """Asks one store for receipts, one at a time. One for each store and program."""
 
     journal: Journal
+    spool: Spool
     store: EvidenceStore
     station: StationId
+    random: Entropy
     on_changed: Callable[[Acquisition], None]  # hears of every row that became stored; must not block
     min_retention: timedelta = timedelta(0)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def confirm(self, acquisition: AcquisitionId) -> Acquisition:
-        """Get and verify the receipt; returns the acquisition in state stored.
+        """Get and verify the receipt, and have the store show the bytes; returns the acquisition in state stored.
 
         Idempotent. Raises StoreIncomplete or UploadLost where the store has not got it all, StoreUntrusted where what
-        it signed contradicts itself, and the store's other errors. After cancellation the receipt may have been
-        signed but not kept: it is asked for again before any other.
+        it signed contradicts itself or the bytes, and the store's other errors. After cancellation the receipt may
+        have been signed but not kept: it is asked for again before any other.
         """
         async with self.turn:
             waiting = await self.journal.read(lambda tx: tx.get(_key(self.store)))
@@ -51,7 +57,8 @@ class Confirmer:
                 await self._settle_earlier(AcquisitionId(waiting))
             if waiting != acquisition:
                 await self.journal.write(lambda tx: tx.put(_key(self.store), acquisition))
-            return await self._settle(acquisition)
+            receipt = await self._settle(acquisition)
+        return await self._believe(acquisition, receipt)  # others may ask for theirs meanwhile
 
     async def _settle_earlier(self, waiting: AcquisitionId) -> None:
         """Finish what an earlier call left open. Its errors pass, except those that mean: nothing was signed."""
@@ -60,39 +67,51 @@ class Confirmer:
         except (StoreIncomplete, UploadLost, StoreRefused) as error:
             _log.info("receipt_not_signed", acquisition=waiting, reason=str(error))
 
-    async def _settle(self, acquisition: AcquisitionId) -> Acquisition:
+    async def _settle(self, acquisition: AcquisitionId) -> VerifiedReceipt:
         """Ask for one receipt and keep it; also of a row that has left its way, so that the chain has no gap."""
         row, kept = await self.journal.read(
             lambda tx: (_row(tx, acquisition), tx.receipt(acquisition, self.store.store))
         )
-        if row.state != AcquisitionState.UPLOADING and kept is not None:
-            return row
         manifest = await self.journal.read(lambda tx: tx.manifest(acquisition))
+        if row.state != AcquisitionState.UPLOADING and kept is not None:
+            return self._verify(kept, manifest)
         signed = await self.store.receipt(acquisition, manifest)
         receipt = await self._verified(row, signed, manifest)
+
+        def keep(tx: Tx) -> None:
+            tx.put_receipt(acquisition, self.store.store, signed, receipt.receipt_seq, receipt.payload_digest)
+            tx.put(_key(self.store), "")
+
+        await self.journal.write(keep)
+        return receipt
+
+    async def _believe(self, acquisition: AcquisitionId, receipt: VerifiedReceipt) -> Acquisition:
+        """Advance to stored on a receipt that is kept: it promises enough, and the store has shown the bytes."""
+        row = await self.journal.read(lambda tx: _row(tx, acquisition))
+        if row.state != AcquisitionState.UPLOADING:
+            return row
         promised = receipt.retention_until - receipt.at
         enough = promised >= self.min_retention
-
-        def keep(tx: Tx) -> Acquisition:
-            payload_digest = canonical.digest(signed.payload)
-            tx.put_receipt(acquisition, self.store.store, signed, receipt.receipt_seq, payload_digest)
-            tx.put(_key(self.store), "")
-            now = _row(tx, acquisition)  # a person may have acted meanwhile
-            if now.state != AcquisitionState.UPLOADING or not enough:
-                return now
-            details = {
-                "store": self.store.store,
-                "receipt": payload_digest,
-                "receipt_seq": receipt.receipt_seq,
-                "retention_until": canonical.format_time(receipt.retention_until),
-            }
-            return tx.advance(acquisition, AcquisitionEvent.STORED, details=details)
-
-        stored = await self.journal.write(keep)
         if not enough:
             raise StoreUntrusted(
                 f"the store promises to keep the clip for {promised.days} days only, less than store.min_retention_days"
             )
+        compared_bytes = await challenge(row, spool=self.spool, store=self.store, random=self.random)
+        details = {
+            "store": self.store.store,
+            "receipt": receipt.payload_digest,
+            "receipt_seq": receipt.receipt_seq,
+            "retention_until": canonical.format_time(receipt.retention_until),
+            "compared_bytes": compared_bytes,
+        }
+
+        def believe(tx: Tx) -> Acquisition:
+            now = _row(tx, acquisition)  # a person may have acted meanwhile
+            if now.state != AcquisitionState.UPLOADING:
+                return now
+            return tx.advance(acquisition, AcquisitionEvent.STORED, details=details)
+
+        stored = await self.journal.write(believe)
         if stored.state == AcquisitionState.STORED:
             _log.info("acquisition_stored", acquisition=acquisition, receipt_seq=receipt.receipt_seq)
             self.on_changed(stored)
@@ -107,7 +126,7 @@ class Confirmer:
     async def _checked(self, row: Acquisition, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         """The receipt by itself, and in its place behind the last one."""
         receipt = self._verify(signed, manifest)
-        await self.journal.read(lambda tx: _check_witnessed(tx, receipt))
+        await self._check_witnessed(receipt)
         kept = await self.journal.read(lambda tx: tx.receipt(row.acquisition, self.store.store))
         if kept is not None:
             if kept.payload != signed.payload:
@@ -118,8 +137,23 @@ class Confirmer:
         if last is not None:
             earlier, of = last
             previous = self._verify(earlier, await self.journal.read(lambda tx: tx.manifest(of)))
-        receipts.check_succession(previous, receipt)
+        floor = await self.journal.read(lambda tx: tx.get(receipt_floor(self.store.store)))
+        if floor is None or not _follows_rebuilding(floor, row, previous, receipt):
+            receipts.check_succession(previous, receipt)
         return receipt
+
+    async def _check_witnessed(self, receipt: VerifiedReceipt) -> None:
+        """The log that the store witnessed is this station's, or one that was set aside when its journal was lost."""
+        try:
+            await self.journal.read(lambda tx: _check_witnessed(tx, receipt))
+        except VerificationFailed:
+            place = self.journal.custody_directory.parent
+            if await asyncio.to_thread(was_former, place, receipt.witnessed_size, receipt.witnessed_root):
+                return
+            if not await self.journal.read(lambda tx: tx.get(FORMER_UNPROVEN)):
+                raise
+            # The log that was set aside is not what it was: nothing is left to compare with, as its successor says.
+            _log.warning("witnessed_log_unknown", size=receipt.witnessed_size)
 
     def _verify(self, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         return receipts.verify_receipt(
@@ -149,8 +183,8 @@ async def holding(
 ) -> VerifiedHolding:
     """The store's statement, now, that it holds a stored acquisition. Changes nothing; call right before erasing.
 
-    Raises StoreUntrusted where the store no longer holds what it signed for, or its statement does not verify; its
-    other errors pass.
+    Raises StoreForgot where the store no longer holds what it signed for, StoreUntrusted where its statement does not
+    verify; its other errors pass.
     """
     manifest = await journal.read(lambda tx: tx.manifest(acquisition))
     nonce = random(_NONCE_BYTES)
@@ -160,7 +194,7 @@ async def holding(
             signed, store_key=store.key, store=store.store, station=station, manifest=manifest.payload, nonce=nonce
         )
     except (StoreIncomplete, UploadLost) as error:
-        raise StoreUntrusted(f"the store signed for {acquisition} but does not hold it: {error}") from error
+        raise StoreForgot(f"the store signed for {acquisition} but does not hold it: {error}") from error
     except VerificationFailed as error:
         raise StoreUntrusted(f"the store's holding statement for {acquisition} cannot be trusted: {error}") from error
 
@@ -173,6 +207,26 @@ def _check_witnessed(tx: Tx, receipt: VerifiedReceipt) -> None:
             f"it names a custody log of {size} entries that is not this station's; compare custody/witnessed with the "
             "store's checkpoint"
         )
+
+
+def _follows_rebuilding(
+    floor: str, row: Acquisition, previous: VerifiedReceipt | None, receipt: VerifiedReceipt
+) -> bool:
+    """Whether a receipt is in its place although receipts before it were lost with the journal.
+
+    That is one for a clip that was restored, which is never grounds for erasing; or the first one beyond those known.
+    """
+    text, _, digest = floor.partition(" ")
+    known = int(text)
+    newest = max(known, previous.receipt_seq if previous else 0)
+    if row.contested and receipt.receipt_seq <= newest:
+        return True
+    if newest > known or receipt.receipt_seq <= known:
+        return False
+    if receipt.receipt_seq > known + 1:
+        _log.warning("receipts_were_lost", known=known, receipt_seq=receipt.receipt_seq)
+        return True
+    return receipt.previous == digest
 
 
 def _key(store: EvidenceStore) -> str:

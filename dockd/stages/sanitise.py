@@ -1,85 +1,109 @@
-"""Sanitise: obtain the erase warrant, make it durable, erase under it, look again, and record what was seen."""
+"""Sanitise: obtain the erase warrant, make it durable, erase under it, look again, and record what was seen.
+
+This module erases one clip at a time, which is enough for a folder and for MTP; dockd.stages.batch erases the clips of
+mounted volumes together.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import structlog
 
 from dockd.core import warrant as warrants
+from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import AcquisitionEvent as Event
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import decode
 from dockd.core.warrant import EraseWarrant
-from dockd.errors import ClipBusy, ClipChanged, ClipGone, ClipRefused, EraseFailed, SpoolFull, WarrantRefused
-from dockd.model import Acquisition, FoundFile
+from dockd.errors import (
+    ClipBusy,
+    ClipChanged,
+    ClipGone,
+    ClipRefused,
+    EraseFailed,
+    IllegalTransition,
+    SpoolFull,
+    WarrantRefused,
+)
+from dockd.keep.transaction import Tx
+from dockd.model import Acquisition, Erasure, FoundFile
+from dockd.stages.clearing import want_clearing
 from dockd.stages.confirm import holding, stored_receipt
 from dockd.stages.stay import Stay, in_spool
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
 
+UNTOUCHED = (EraseFailed, ClipBusy, ClipChanged, ClipGone, ClipRefused)  # by these the reader says: not begun
 
-async def sanitise(stay: Stay, row: Acquisition, store: EvidenceStore, min_retention: timedelta) -> Acquisition:
-    """Erase one stored clip from its camera; returns its row in state `erased`.
+CLAIMS = {
+    "delete": "its blocks were overwritten with zeros through the file system, and its name was removed; copies that "
+    "the medium keeps out of reach may remain",
+    "logical-delete": "the camera was told to delete it; nothing is known about its memory",
+}
 
-    All that a warrant needs is asked for anew, right now: the store's holding statement, the camera's identity.
-    Raises WarrantRefused, a StoreError, CameraGone, EraseFailed, ClipBusy, ClipChanged, ClipGone or ClipRefused; the
-    row is then `stored`. Raises ReaderDied with the row `warranted`: the next listing of the camera tells what became
-    of the clip. After cancellation it may be either.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """A warrant, and what it is for: a clip, or what an interrupted erasure left of one."""
+
+    row: Acquisition
+    warrant: EraseWarrant
+    remnant: FoundFile | None
+    asked_at: datetime  # when the store was asked whether it holds the clip
+
+    @property
+    def file(self) -> FoundFile:
+        """What may be erased."""
+        return self.remnant or self.row.file
+
+
+async def sanitise(stay: Stay, permits: Sequence[Permit]) -> None:
+    """Erase the first of those of one family that are left, all under warrants that `commit` made durable.
+
+    Its row is `erased` then. Raises EraseFailed, ClipBusy, ClipChanged, ClipGone or ClipRefused with it untouched: its
+    row and those of all the others are `stored` then, but for a remnant, which stays `warranted`. Raises CameraGone or
+    ReaderDied with the rows `warranted`: the next listing of the camera tells what became of them. After cancellation
+    it may be either.
     """
-    warrant = await _warrant(stay, row, store, min_retention, remnant=None)
-    row = await stay.journal.write(
-        lambda tx: tx.advance(row.acquisition, Event.WARRANTED, details={"warrant": warrants.to_wire(warrant)})
-    )
-    # The warrant is durable in journal and mirror; only from here on may a byte on the camera change.
+    permit = permits[0]
     try:
-        return await _erase(stay, row, warrant, row.file)
-    except (EraseFailed, ClipBusy, ClipChanged, ClipGone, ClipRefused) as error:
-        reason = str(error)
-        await stay.journal.write(lambda tx: tx.advance(row.acquisition, Event.LAPSED, details={"reason": reason}))
+        erasure = await stay.reader.erase(permit.warrant, permit.file)
+    except UNTOUCHED as error:
+        await lapse(stay, permits, str(error))
         raise
+    await record(stay, permit, erasure, erasure.checked)
 
 
-async def finish_erasing(
-    stay: Stay, row: Acquisition, remnant: FoundFile, store: EvidenceStore, min_retention: timedelta
-) -> Acquisition:
-    """Finish an erasure that was interrupted; returns the row in state `erased`.
-
-    The remnant bears the acquisition's name, which it was given under a durable warrant, and is not a clip any more:
-    part of it is overwritten, so it cannot be compared again. The store is asked again whether it holds the clip.
-    Raises as `sanitise`; the row stays `warranted` until the remnant is gone.
-    """
-    warrant = await _warrant(stay, row, store, min_retention, remnant=remnant)
-    await stay.journal.write(
-        lambda tx: tx.record(
-            "acquisition.erasure_resumed",
-            bay=stay.bay,
-            docking=stay.docking,
-            acquisition=row.acquisition,
-            camera=stay.camera.serial,
-            details={"warrant": warrants.to_wire(warrant)},
-        )
-    )
-    return await _erase(stay, row, warrant, remnant)
-
-
-async def _warrant(
+async def permit(
     stay: Stay, row: Acquisition, store: EvidenceStore, min_retention: timedelta, *, remnant: FoundFile | None
-) -> EraseWarrant:
+) -> Permit:
+    """Obtain the warrant. All that it needs is asked for anew, right now; nothing is recorded yet.
+
+    A remnant bears the acquisition's name, which it was given under a durable warrant, and is not a clip any more:
+    part of it is overwritten, so it cannot be compared again. The store is asked again whether it holds the clip.
+    Raises WarrantRefused, a StoreError, VerificationFailed or CameraGone.
+    """
     if (
         row.sealed is None
         or row.reread is None
         or row.state not in (AcquisitionState.STORED, AcquisitionState.WARRANTED)
     ):
         raise WarrantRefused(("the clip was not sealed, stored and read a second time",))
+    if remnant is None:
+        await _require_whole(stay, row)
+    if stay.unclean and not row.released_by:  # the warrant would say so too, but the store need not be asked
+        raise WarrantRefused((warrants.unreleased(stay.unclean),))
     manifest = decode((await stay.journal.read(lambda tx: tx.manifest(row.acquisition))).payload)
     receipt = await stored_receipt(row.acquisition, journal=stay.journal, store=store, station=stay.station)
     asked_at = stay.clock.now()
     statement = await holding(
         row.acquisition, journal=stay.journal, store=store, station=stay.station, random=stay.random
     )
-    return warrants.issue(
+    warrant = warrants.issue(
         acquisition=row,
         manifest=manifest,
         receipt=receipt,
@@ -93,22 +117,78 @@ async def _warrant(
         asked_at=asked_at,
         now=stay.clock.now(),
         remnant=remnant,
+        unclean=stay.unclean,
     )
+    return Permit(row=row, warrant=warrant, remnant=remnant, asked_at=asked_at)
 
 
-async def _erase(stay: Stay, row: Acquisition, warrant: EraseWarrant, file: FoundFile) -> Acquisition:
-    erasure = await stay.reader.erase(warrant, file)
+async def _require_whole(stay: Stay, row: Acquisition) -> None:
+    """Raise WarrantRefused where something that may belong to a clip could not be looked into: both stay then."""
+    if not stay.attachment.profile.files.sidecars:
+        return
+    refused = await stay.journal.read(lambda tx: tx.refused_beside(row))
+    if refused is not None:
+        beside = encode_path(refused.file.path)
+        raise WarrantRefused((f"{beside}, which may belong to it, could not be looked into: {refused.reason}",))
+
+
+async def commit(stay: Stay, permits: Sequence[Permit]) -> None:
+    """Make warrants durable in journal and mirror, all or none; only from then on may a byte on the camera change.
+
+    Raises WarrantRefused where a row moved on since its warrant was issued, or the store's word is no longer fresh.
+    """
+    if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):
+        raise WarrantRefused(("the holding statement is not of right now",))
+
+    def change(tx: Tx) -> None:
+        want_clearing(tx, stay)
+        for one in permits:
+            details = {"warrant": warrants.to_wire(one.warrant)}
+            if one.remnant is None:
+                tx.advance(one.row.acquisition, Event.WARRANTED, details=details)
+                continue
+            row = tx.acquisition(one.row.acquisition)
+            if row is None or row.state != AcquisitionState.WARRANTED:
+                raise IllegalTransition(f"what is left of {one.row.acquisition} is under no warrant any more")
+            tx.record(
+                "acquisition.erasure_resumed",
+                bay=stay.bay,
+                docking=stay.docking,
+                acquisition=one.row.acquisition,
+                camera=stay.camera.serial,
+                details=details,
+            )
+
+    try:
+        await stay.journal.write(change)
+    except IllegalTransition as error:
+        raise WarrantRefused((str(error),)) from error
+
+
+async def lapse(stay: Stay, permits: Sequence[Permit], reason: str) -> None:
+    """Take back durable warrants under which nothing was changed. What is a remnant stays `warranted`: it is none."""
+
+    def change(tx: Tx) -> None:
+        for one in permits:
+            if one.remnant is None:
+                tx.advance(one.row.acquisition, Event.LAPSED, details={"reason": reason})
+
+    await stay.journal.write(change)
+
+
+async def record(stay: Stay, permit: Permit, erasure: Erasure, checked: str) -> Acquisition:
+    """Count a clip as erased: what was done, what is claimed for it, and what the look afterwards established."""
+    name = permit.row.acquisition
     details = {
         "method": erasure.method,
+        "claimed": CLAIMS.get(erasure.method, ""),
         "overwritten_bytes": erasure.overwritten_bytes,
-        "checked": erasure.checked,
+        "checked": checked,
     }
-    _log.info("clip_erased", bay=stay.bay, camera=stay.camera.serial, acquisition=row.acquisition)
-    row = await stay.journal.write(
-        lambda tx: tx.advance(row.acquisition, Event.ERASED, details=details, docking=stay.docking)
-    )
+    row = await stay.journal.write(lambda tx: tx.advance(name, Event.ERASED, details=details, docking=stay.docking))
+    _log.info("clip_erased", bay=stay.bay, camera=stay.camera.serial, acquisition=name)
     try:
-        await in_spool(stay.spool.discard, row.acquisition)
+        await in_spool(stay.spool.discard, name)
     except SpoolFull as error:  # tidying finds it again
-        _log.warning("sealed_file_not_discarded", acquisition=row.acquisition, reason=str(error))
+        _log.warning("sealed_file_not_discarded", acquisition=name, reason=str(error))
     return row

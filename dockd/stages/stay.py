@@ -35,6 +35,7 @@ class Stay:
     manifest_key: SigningKey
     clock: Clock
     random: Entropy
+    unclean: str = ""  # why its file systems were not clean: no clip is erased without a release then
 
 
 async def in_spool(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

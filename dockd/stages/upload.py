@@ -7,6 +7,7 @@ nothing is sent before it answered.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -22,6 +23,8 @@ from dockd.core.transfer import Action, larger_patch, next_move, smaller_patch
 from dockd.errors import (
     OffsetConflict,
     PatchTooLarge,
+    SpoolFull,
+    SpoolSpoiled,
     StoreError,
     StoreIncomplete,
     StoreUnreachable,
@@ -84,9 +87,9 @@ class Pusher:
     async def push(self, acquisition: Acquisition, track: Track) -> Acquisition:
         """Bring a spooled or uploading acquisition to stored; returns its row.
 
-        Goes on wherever an earlier push was interrupted. Raises every StoreError that needs a wait or a person, and
-        VerificationFailed where the spool file is not what was sealed. After cancellation the connection of a PATCH
-        is closed, and the store keeps what it has.
+        Goes on wherever an earlier push was interrupted. Raises every StoreError that needs a wait or a person,
+        SpoolSpoiled where the spool file is not what was sealed, SpoolFull where the spool cannot be used now. After
+        cancellation the connection of a PATCH is closed, and the store keeps what it has.
         """
         upload = _Upload(self, acquisition, track)
         return await upload.run()
@@ -110,7 +113,7 @@ class _Upload:
     async def run(self) -> Acquisition:
         try:
             await asyncio.to_thread(_check_length, self._path, self._size)
-        except VerificationFailed as damaged:
+        except SpoolSpoiled as damaged:
             await self._rescue(damaged)
         while self._row.state in (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING):
             try:
@@ -234,7 +237,7 @@ class _Upload:
                     )
                 )
 
-    async def _rescue(self, damaged: VerificationFailed) -> None:
+    async def _rescue(self, damaged: SpoolSpoiled) -> None:
         """The spool file is lost or cut. Raises that, unless the store has all of it and signs for it."""
         if self._row.state != AcquisitionState.UPLOADING:
             raise damaged
@@ -249,7 +252,7 @@ class _Upload:
             raise StoreUnreachable("the sealed file is sound, but arrives changed: look at the network") from error
         digest = await asyncio.to_thread(_digest, self._path)
         if digest != self._sealed.sealed_digest:
-            raise VerificationFailed(
+            raise SpoolSpoiled(
                 f"the spool file of {self._row.acquisition} is no longer what was sealed: its disk may be failing"
             ) from error
         self._compared = True
@@ -269,7 +272,7 @@ class _Upload:
 
 
 async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """The sealed file's bytes. Raises VerificationFailed where the disk does not give them."""
+    """The sealed file's bytes. Raises SpoolSpoiled where they are gone, SpoolFull where the disk is away."""
     end = offset + length
     try:
         file = await _opened(path)
@@ -278,14 +281,14 @@ async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], No
             while offset < end:
                 block = await file.read(min(BLOCK_BYTES, end - offset))
                 if not block:
-                    raise VerificationFailed(f"the spool file {path.name} ends at {offset} bytes: it was cut")
+                    raise SpoolSpoiled(f"the spool file {path.name} ends at {offset} bytes: it was cut")
                 yield block
                 offset += len(block)
                 sent(offset)
         finally:
             await _close(file)
     except OSError as error:
-        raise VerificationFailed(f"the spool file {path.name} cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
 
 
 async def _opened(path: Path) -> AsyncFileIO:
@@ -317,9 +320,9 @@ def _check_length(path: Path, size: int) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise VerificationFailed(f"the spool file {path.name} cannot be found ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     if found != size:
-        raise VerificationFailed(f"the spool file {path.name} has {found} bytes, not the {size} that were sealed")
+        raise SpoolSpoiled(f"the spool file {path.name} has {found} bytes, not the {size} that were sealed")
 
 
 def _digest(path: Path) -> str:
@@ -327,4 +330,11 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise VerificationFailed(f"the spool file {path.name} cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SpoolSpoiled | SpoolFull:
+    """A file that is gone or whose blocks cannot be read is lost; a spool that is away, or not ours to read, is not."""
+    if error.errno == errno.EIO or (error.errno == errno.ENOENT and (path.parent / "incoming").is_dir()):
+        return SpoolSpoiled(f"the spool file {path.name} cannot be read ({error.strerror})")
+    return SpoolFull(f"the spool cannot be used: {error.strerror}")

@@ -6,22 +6,31 @@ import asyncio
 
 import structlog
 
+from dockd import faultpoints
 from dockd.core import checkpoint as notes
 from dockd.core import merkle
-from dockd.errors import OffsetConflict, StoreUntrusted, VerificationFailed
+from dockd.errors import OffsetConflict, StoreError, StoreUntrusted, VerificationFailed
 from dockd.keep import durable
 from dockd.keep.journal import Journal
+from dockd.keep.rebuild import UNACCEPTED
 from dockd.keep.transaction import Tx
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
 _SIZE = "witnessed_size"  # entries under the newest cosigned checkpoint
 _OWN = "witnessed_entry"  # the entry that says so
+_BY = "witnessed_by"  # the store that cosigned it
 
 
 async def witnessed_size(journal: Journal) -> int:
     """Entries under the newest checkpoint that the store cosigned, as the journal knows it; 0 where there is none."""
     return int(await journal.read(lambda tx: tx.get(_SIZE)) or 0)
+
+
+def forget_witnessed(tx: Tx) -> None:
+    """The store forgot what it cosigned, and an operator accepted that: it is shown the log anew."""
+    for key in (_SIZE, _OWN, _BY):
+        tx.put(key, "")
 
 
 async def show_checkpoint(journal: Journal, store: EvidenceStore) -> int:
@@ -44,16 +53,30 @@ async def show_checkpoint(journal: Journal, store: EvidenceStore) -> int:
             if last_try:
                 raise
     _verify(cosigned, note, store)
-    await asyncio.to_thread(durable.write_file, journal.custody_directory / "witnessed", cosigned)
+    await asyncio.to_thread(
+        durable.write_file,
+        journal.custody_directory / "witnessed",
+        cosigned,
+        points=faultpoints.WITNESSED,
+        faults=journal.faults,
+    )
 
     def keep(tx: Tx) -> None:
         seq = tx.record("checkpoint.witnessed", details={"store": store.store, "size": size})
+        if tx.get(UNACCEPTED):
+            tx.put(UNACCEPTED, "")
         tx.put(_SIZE, str(size))
         tx.put(_OWN, str(seq))
+        tx.put(_BY, store.store)
 
     await journal.write(keep)
     _log.info("checkpoint_witnessed", size=size)
     return size
+
+
+async def unaccepted(journal: Journal) -> str:
+    """Why nothing may be erased until the store witnessed this log; empty where it did, or where none was before."""
+    return await journal.read(lambda tx: tx.get(UNACCEPTED)) or ""
 
 
 def _nothing_new(tx: Tx) -> bool:
@@ -63,15 +86,30 @@ def _nothing_new(tx: Tx) -> bool:
 
 async def _show(journal: Journal, store: EvidenceStore, note: bytes, size: int) -> bytes:
     old_size = await store.witnessed_size()
+    why = await unaccepted(journal)
     if old_size > size:
         raise StoreUntrusted(
-            f"the store has cosigned {old_size} custody entries of this station, which has only {size}: one of the "
+            why
+            or f"the store has cosigned {old_size} custody entries of this station, which has only {size}: one of the "
             "two was rolled back; compare custody/witnessed with the store's checkpoint"
+        )
+    known, by = await journal.read(lambda tx: (int(tx.get(_SIZE) or 0), tx.get(_BY)))
+    if by == store.store and old_size < known:
+        raise StoreUntrusted(
+            f"the store has cosigned {known} custody entries of this station, and now knows of {old_size} only: it was "
+            "rolled back; nothing may be erased until its operators have explained it"
         )
     proof: tuple[bytes, ...] = ()
     if 0 < old_size < size:
         proof = tuple(await journal.read(lambda tx: merkle.consistency_proof(tx, old_size, size)))
-    return (await store.witness(note, old_size, proof)).note
+    try:
+        return (await store.witness(note, old_size, proof)).note
+    except OffsetConflict:
+        raise
+    except StoreError as error:
+        if why and old_size:  # it still knows the log from before; or it accepted this one, and its answer was lost
+            raise StoreUntrusted(why) from error
+        raise
 
 
 def _verify(cosigned: bytes, note: bytes, store: EvidenceStore) -> None:

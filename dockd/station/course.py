@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
@@ -22,19 +20,18 @@ from dockd.errors import (
     IllegalTransition,
     ReaderDied,
     SpoolFull,
-    StoreError,
-    VerificationFailed,
-    WarrantRefused,
 )
+from dockd.keep.records import Counts
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, FoundFile
+from dockd.model import Acquisition, AcquisitionId
+from dockd.stages import clearing, condition
 from dockd.stages.acquire import STRIKES, acquire
-from dockd.stages.listing import Listing, Remnant, fingerprint_camera, list_camera
+from dockd.stages.listing import Listing, fingerprint_camera, list_camera
 from dockd.stages.reread import reread
-from dockd.stages.sanitise import finish_erasing, sanitise
 from dockd.stages.stay import Stay
+from dockd.station.erasing import Erasing
 from dockd.station.postponed import Postponed
-from dockd.stores.port import EvidenceStore
+from dockd.station.surroundings import Surroundings
 
 _log = structlog.get_logger()
 
@@ -42,25 +39,21 @@ LOOK_S = 30.0  # between looks at a camera that is ready or waits for a person
 
 _SETTLED = (DockingState.READY, DockingState.ATTENTION)
 _TRAVELLING = (AcquisitionState.FOUND, AcquisitionState.SPOOLED, AcquisitionState.UPLOADING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a course needs of its station. The calls do not wait."""
-
-    store: EvidenceStore
-    min_retention: timedelta
-    recipients: int
-    wake_uplink: Callable[[], None]
-    witness: Callable[[], None]
-    spool_short: Callable[[], None]
-    alarms: Callable[[], tuple[str, ...]]  # while the store contradicts itself, nothing is erased
+_UNDELIVERED = (
+    *_TRAVELLING,
+    AcquisitionState.NEEDS_SPOOL,
+    AcquisitionState.ACQUIRING,
+    AcquisitionState.WARRANTED,
+    AcquisitionState.QUARANTINED,
+)
 
 
 class Course:
     """Drives one stay. `state` and `note` are what status shows; whoever changes an acquisition sets `changed`."""
 
-    def __init__(self, stay: Stay, around: Surroundings, postponed: Postponed, changed: asyncio.Event) -> None:
+    def __init__(
+        self, stay: Stay, around: Surroundings, postponed: Postponed, changed: asyncio.Event, forbidden: str = ""
+    ) -> None:
         self.state = DockingState.LISTING
         self.note = ""
         self._stay = stay
@@ -68,14 +61,16 @@ class Course:
         self._postponed = postponed
         self._changed = changed
         self._listing: Listing | None = None  # None: not listed since something was erased or failed
-        self._remnants: tuple[Remnant, ...] = ()
+        self._erasing = Erasing(stay, around, postponed, forbidden)
+        self._looked_for: set[AcquisitionId] = set()  # those for which the camera was listed again
         self._looked_s = 0.0  # monotonic: when a settled camera was last looked at
 
     async def run(self) -> None:
         """Drive until cancelled.
 
         Raises what a new docking has to begin with: ReaderDied, CameraGone, ClipChanged or ClipGone for a clip that
-        was about to be erased; and what is fatal. All else is settled in here.
+        was about to be erased, EraseFailed where a medium did not take what was written; and what is fatal. All else
+        is settled in here.
         """
         while True:
             self._changed.clear()
@@ -90,7 +85,12 @@ class Course:
             case DockingState.ACQUIRING:
                 return await self._acquire_next()
             case DockingState.DELIVERING:
-                return await self._reread_next() or await self._sanitise() or await self._settle()
+                return (
+                    await self._read_anew()
+                    or await self._reread_next()
+                    or await self._sanitise()
+                    or await self._settle()
+                )
             case _:
                 return await self._look_again()
 
@@ -98,7 +98,7 @@ class Course:
 
     async def _list(self) -> bool:
         self._listing = listing = await list_camera(self._stay)
-        self._remnants = listing.remnants
+        self._erasing.remnants = listing.remnants
         await self._advance(DockingEvent.LISTED, clips=listing.clips, others=listing.others, refused=listing.refused)
         return True
 
@@ -117,6 +117,15 @@ class Course:
             _log.info("clip_departed", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
         self._around.wake_uplink()
         return True
+
+    async def _read_anew(self) -> bool:
+        """Where a sealed file was lost before the store had it: find its clip again, if it is still there."""
+        spoiled = await self._stay.journal.read(lambda tx: tx.spoiled(docking=self._stay.docking))
+        missing = {row.acquisition for row in spoiled} - self._looked_for
+        if missing:
+            self._looked_for |= missing
+            await self._advance(DockingEvent.RELISTING, reason="a sealed file was lost before the store had it")
+        return bool(missing)
 
     async def _reread_next(self) -> bool:
         row = await self._pick(lambda tx, limit: tx.next_to_reread(self._stay.docking, limit=limit))
@@ -138,32 +147,37 @@ class Course:
         return True
 
     async def _sanitise(self) -> bool:
-        """Erase, one by one, all that may be erased by now."""
-        if await self._next_to_erase() is None:
+        """Erase all that may be erased by now."""
+        counts = await self._stay.journal.read(lambda tx: tx.counts(self._stay.docking))
+        if not await self._erasing.wanted(counts.of(*_TRAVELLING).clips):
             return False
         await self._advance(DockingEvent.SANITISING)
-        while (erasure := await self._next_to_erase()) is not None:
-            row, remnant = erasure
-            try:
-                await self._striking(row, self._erase(row, remnant))
-            except (ClipBusy, StoreError) as error:
-                self._postponed.later(row.acquisition, str(error))
-            except (WarrantRefused, EraseFailed, ClipRefused, VerificationFailed) as error:
-                _log.warning("clip_not_erased", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
-                self._postponed.aside(row.acquisition, str(error))
-            except (ClipChanged, ClipGone) as error:
-                # What was read a second time is not what is there now: only a new docking may go on with this camera.
-                if self._postponed.strike(row.acquisition) >= STRIKES:
-                    self._postponed.aside(row.acquisition, str(error))
-                raise
+        self._listing = None
+        try:
+            await self._erasing.run()
+        except IllegalTransition as error:  # a new listing tells what is what; it must not end the daemon
+            raise EraseFailed(f"the journal moved on under an erasure: {error}") from error
         await self._advance(DockingEvent.SANITISED)
         self._around.witness()
+        return True
+
+    async def _clear(self, others: int) -> bool:
+        """What the profile asks for once no clip is left on the camera. True where the camera has to be listed anew."""
+        stay = self._stay
+        note = await stay.journal.read(lambda tx: clearing.noted(tx, stay.camera.serial))
+        if note is None or self._erasing.forbidden or self._around.alarms():
+            return False
+        await self._advance(DockingEvent.SANITISING)
+        cleared = await clearing.clear(stay, note, others, self._erasing.unaccounted)
+        await self._advance(DockingEvent.SANITISED, cleared="yes" if cleared else "no")
+        if cleared:
+            self._listing = None
         return True
 
     async def _settle(self) -> bool:
         """Nothing is left to do here: say what the camera is, from a listing made after the last change."""
         counts = await self._stay.journal.read(lambda tx: tx.counts(self._stay.docking))
-        waiting = self._postponed.next_due_s() is not None
+        waiting = self._postponed.next_due_s() is not None or self._erasing.due_s is not None
         if waiting or counts.of(*_TRAVELLING).clips:
             if await self._next_to_acquire() is not None:
                 await self._advance(DockingEvent.RELISTING, reason="a clip that had to wait is tried again")
@@ -173,23 +187,36 @@ class Course:
         if self._listing is None:
             await self._advance(DockingEvent.RELISTING, reason="to look at the camera again")
             return True
+        if self._listing.empty and await self._clear(self._listing.others):
+            return True
         self._looked_s = self._stay.clock.monotonic_s()
-        if self._listing.empty:
-            await self._advance(DockingEvent.EMPTY, others=self._listing.others)
-            self.note = f"left alone, as no clips: {self._listing.others}" if self._listing.others else ""
-        else:
-            await self._advance(DockingEvent.NEEDS_PERSON, clips=self._listing.clips, refused=self._listing.refused)
-            self.note = self._what_is_left(self._listing)
+        await self._say_what_it_is(self._listing, counts)
         self._around.witness()
         return True
+
+    async def _say_what_it_is(self, listing: Listing, counts: Counts) -> None:
+        stay = self._stay
+        if listing.empty and not self._erasing.forbidden:
+            if stay.unclean:
+                await stay.journal.write(lambda tx: condition.seen_empty(tx, stay.camera))
+            await self._advance(DockingEvent.EMPTY, others=listing.others)
+            self.note = f"left alone, as no clips: {listing.others}" if listing.others else ""
+        elif self._erasing.keeps and not (listing.refused or listing.remnants or counts.of(*_UNDELIVERED).clips):
+            await self._advance(DockingEvent.DELIVERED, clips=listing.clips, others=listing.others)
+            self.note = f"stored, and still on the camera, from which nothing is erased: {listing.clips} clips"
+        else:
+            await self._advance(DockingEvent.NEEDS_PERSON, clips=listing.clips, refused=listing.refused)
+            self.note = self._what_is_left(listing, counts)
 
     async def _look_again(self) -> bool:
         """A settled camera: is there something new to do, or something new on it?"""
         stay, now_s = self._stay, self._stay.clock.monotonic_s()
+        if await self._read_anew():
+            return True
         if (
             await self._next_to_acquire()
             or await self._pick(lambda tx, limit: tx.next_to_reread(stay.docking, limit=limit))
-            or await self._next_to_erase()
+            or await self._erasing.next()
         ):
             await self._advance(DockingEvent.RELISTING, reason="something changed")
             return True
@@ -203,26 +230,8 @@ class Course:
 
     # --- how
 
-    async def _erase(self, row: Acquisition, remnant: FoundFile | None) -> Acquisition:
-        self._listing = None
-        store, min_retention = self._around.store, self._around.min_retention
-        if remnant is None:
-            return await sanitise(self._stay, row, store, min_retention)
-        return await finish_erasing(self._stay, row, remnant, store, min_retention)
-
     async def _next_to_acquire(self) -> Acquisition | None:
         return await self._pick(lambda tx, limit: tx.next_in(self._stay.docking, AcquisitionState.FOUND, limit=limit))
-
-    async def _next_to_erase(self) -> tuple[Acquisition, FoundFile | None] | None:
-        """What may be erased next: first the remnants of interrupted erasures, with their files."""
-        if self._around.alarms():
-            return None
-        for remnant in self._remnants:
-            row = await self._stay.journal.read(lambda tx, name=remnant.acquisition: tx.acquisition(name))  # type: ignore[misc]
-            if row and row.state == AcquisitionState.WARRANTED and row.acquisition not in self._postponed:
-                return row, remnant.file
-        row = await self._pick(lambda tx, limit: tx.next_to_erase(self._stay.docking, limit=limit))
-        return (row, None) if row else None
 
     async def _pick(self, query: Callable[[Tx, int], list[Acquisition]]) -> Acquisition | None:
         """The first row of a query that is not postponed."""
@@ -239,6 +248,11 @@ class Course:
             raise
 
     async def _relist(self, row: Acquisition, error: Exception) -> None:
+        """Look at the camera again; a clip that is no longer the one that was read is then left alone as it is."""
+        if row.acquisition in self._looked_for:
+            self._postponed.aside(row.acquisition, f"{error}; what was read of it is kept")
+            return
+        self._looked_for.add(row.acquisition)
         self._postponed.later(row.acquisition, str(error))
         await self._advance(DockingEvent.RELISTING, reason=str(error))
 
@@ -249,20 +263,25 @@ class Course:
         self.note = ""
         _log.info("docking_moved", bay=stay.bay, camera=stay.camera.serial, state=self.state.value, **details)
 
-    def _what_is_left(self, listing: Listing) -> str:
+    def _what_is_left(self, listing: Listing, counts: Counts) -> str:
         parts = []
-        if listing.clips or listing.remnants:
-            parts.append(f"clips for a person to decide on: {listing.clips + len(listing.remnants)}")
+        too_large = counts.of(AcquisitionState.NEEDS_SPOOL).clips
+        if too_large:
+            parts.append(f"clips that need a larger spool than there is (needs_spool): {too_large}")
+        to_decide = listing.clips + len(listing.remnants) - too_large
+        if to_decide > 0:
+            parts.append(f"clips for a person to decide on: {to_decide}")
         if listing.refused:
             parts.append(f"entries that were not looked into: {listing.refused}")
-        alarm = "".join(f"nothing is erased: {one}; " for one in self._around.alarms()[:1])
+        why = self._erasing.forbidden or next(iter(self._around.alarms()), "")
+        alarm = f"nothing is erased: {why}; " if why else ""
         return f"{alarm}{', '.join(parts)} (`dockd clips --camera {self._stay.camera.serial}` lists them)"
 
     async def _wait(self) -> None:
         """Until something changed or the next time comes."""
-        due_s = self._postponed.next_due_s()
-        if self.state in _SETTLED:
-            due_s = min(due_s or self._looked_s + LOOK_S, self._looked_s + LOOK_S)
+        settled_s = self._looked_s + LOOK_S if self.state in _SETTLED else None
+        times = (self._postponed.next_due_s(), self._erasing.due_s, settled_s)
+        due_s = min((time_s for time_s in times if time_s is not None), default=None)
         if due_s is None:
             await self._changed.wait()
             return

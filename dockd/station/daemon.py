@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
 from dockd import __version__
+from dockd.control.notify import Nobody, ServiceManager, keep_told
 from dockd.control.server import serve as serve_control
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import DeviceSource, Plugged
@@ -22,11 +23,11 @@ from dockd.model import Acquisition, BayNumber, CameraIdentity, Clock, Entropy, 
 from dockd.reader.client import ForkServer
 from dockd.stages.detect import detect
 from dockd.stages.witness import show_checkpoint
-from dockd.station.course import Surroundings
 from dockd.station.docking import Docking, Parts, end_docking
 from dockd.station.operations import Operations
 from dockd.station.reload import Live
 from dockd.station.status import Alarms, Sources
+from dockd.station.surroundings import Surroundings
 from dockd.station.tidy import Tidier
 from dockd.station.uplink import Uplink
 from dockd.stores.port import EvidenceStore
@@ -57,6 +58,7 @@ class Machine:
     live: Live
     clock: Clock
     random: Entropy
+    service_manager: ServiceManager = field(default_factory=Nobody)
 
 
 class Daemon:
@@ -108,6 +110,7 @@ class Daemon:
                 wake_uplink=self._uplink.nudge,
                 witness=self._uplink.witness_soon,
                 spool_short=self._spool_short.set,
+                doubt=self._uplink.trust.doubt_holding,
                 alarms=lambda: self._uplink.alarms,
             ),
             docked=self._docked,
@@ -127,6 +130,8 @@ class Daemon:
                 group.create_task(machine.live.follow(self._alarms), name="reload")
                 for source in machine.sources:
                     group.create_task(detect(source, self), name="detect")
+                # Last: the tasks above have begun when this one says that the station is ready.
+                group.create_task(keep_told(machine.service_manager, self._status_line, machine.clock), name="watchdog")
         finally:
             self._group = None
             await self._stop()
@@ -177,6 +182,11 @@ class Daemon:
         for docking in self._dockings.values():
             docking.decided(row.acquisition)
 
+    def _status_line(self) -> str:
+        """For `systemctl status`: the rest is in `dockd status`."""
+        taken = len({docking.plugged.bay for docking in self._dockings.values()})
+        return f"{taken} of {len(self._machine.bays)} bays taken"
+
     def _sources(self) -> Sources:
         machine = self._machine
         dockings: Mapping[str, Docking] = self._dockings
@@ -212,6 +222,7 @@ class Daemon:
         self._alarms.set(
             "custody", "; ".join(mended) and f"{'; '.join(mended)}: have the evidence side look at the log"
         )
+        await self._uplink.begin()
         orphans = await self._tidier.sweep()
         _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=orphans)
 

@@ -15,24 +15,40 @@ from dataclasses import dataclass
 import structlog
 
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent, DockingState
+from dockd.core.profile import Profile
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import Attachment, DeviceSource, Plugged
-from dockd.errors import CameraRefused, CameraTwice, Disposition, DockdError, ReaderDied, SpoolFull
+from dockd.errors import (
+    CameraBlank,
+    CameraGone,
+    CameraNotEnrolled,
+    CameraRefused,
+    CameraTwice,
+    Disposition,
+    DockdError,
+    EraseFailed,
+    ReaderDied,
+    SpoolFull,
+)
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import AcquisitionId, BayNumber, CameraIdentity, Clock, DockingId, Entropy, StationId
 from dockd.reader.client import ClipRules, ForkServer
-from dockd.stages.admit import attach, open_docking
+from dockd.stages import clearing
+from dockd.stages.admit import identify, open_docking
+from dockd.stages.condition import take_stock
 from dockd.stages.stay import Stay, in_spool
-from dockd.station.course import Course, Surroundings
+from dockd.station.course import Course
 from dockd.station.postponed import Postponed
 from dockd.station.progress import Progress
+from dockd.station.surroundings import Surroundings
 
 _log = structlog.get_logger()
 
 RETRY_S = 2.0  # before a camera is tried again after its docking was interrupted
 READERS_LIMIT = 6  # readers that die on one device before a person has to look
+ERASURES_LIMIT = 3  # dockings of one device that end in its erasing, and nothing is erased from it any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +61,7 @@ class Parts:
     forkserver: ForkServer
     manifest_key: SigningKey
     recipients: tuple[str, ...]
-    rules: Callable[[], ClipRules]
+    rules: Callable[[Profile], ClipRules]
     clock: Clock
     random: Entropy
     around: Surroundings
@@ -68,6 +84,9 @@ class Docking:
         self._parts = parts
         self._changed = asyncio.Event()
         self._deaths = 0
+        self._was_erasing = False  # when its newest docking ended
+        self._spoilt = 0  # dockings that ended because what was to be erased could not be
+        self._forbidden = ""  # why nothing is erased from it any more
 
     @property
     def state(self) -> str:
@@ -93,15 +112,18 @@ class Docking:
         while True:
             try:
                 await self._stay()
-            except CameraTwice as refusal:
-                self._changed.clear()
+            except (CameraTwice, CameraNotEnrolled) as refusal:  # until the other left, or an operator decided
                 await self._refuse(str(refusal), until=self._changed)
+            except CameraBlank as blank:
+                await self._give_back(blank)
             except CameraRefused as refusal:
                 await self._refuse(str(refusal), until=asyncio.Event())
             except DockdError as error:
                 if error.disposition is Disposition.FATAL:
                     raise
                 self._deaths += isinstance(error, ReaderDied)
+                if isinstance(error, EraseFailed) or (self._was_erasing and isinstance(error, CameraGone)):
+                    self._note_spoilt(error)
                 self._state, self._note = "interrupted", str(error)
             _log.warning("docking_interrupted", bay=self.plugged.bay, device=self.plugged.device, reason=self._note)
             if self._deaths >= READERS_LIMIT:
@@ -112,16 +134,22 @@ class Docking:
 
     async def _stay(self) -> None:
         parts = self._parts
-        attachment = await attach(self.plugged, self._source, parts.docked)
-        self.camera = attachment.identity
+        self._changed.clear()  # what comes to pass from here on may change the answer
+        self._was_erasing = False
+        candidate = await identify(self.plugged, self._source, parts.docked, journal=parts.journal)
+        self.camera = candidate.identity  # before anything is awaited: the next camera with this serial is refused
         try:
-            async with self._admitted(attachment) as stay:
-                self._course = Course(stay, parts.around, self.postponed, self._changed)
-                await self._course.run()
+            attachment = await self._source.attach(self.plugged, candidate)
+            try:
+                async with self._admitted(attachment) as stay:
+                    self._course = Course(stay, parts.around, self.postponed, self._changed, self._forbidden)
+                    await self._course.run()
+            finally:
+                self._was_erasing = self._course is not None and self._course.state is DockingState.SANITISING
+                self._course = None
+                await attachment.aclose()
         finally:
-            self._course = None
             self.camera = None
-            await attachment.aclose()
 
     @asynccontextmanager
     async def _admitted(self, attachment: Attachment) -> AsyncIterator[Stay]:
@@ -134,16 +162,19 @@ class Docking:
         reason = "undocked, or the station stopped"
         incoming = -1
         try:
+            unclean = await take_stock(
+                attachment, admission.docking, self.plugged.bay, parts.journal, may_write=not self._forbidden
+            )
             incoming = await in_spool(parts.spool.open_incoming, admission.docking)
             reader = await parts.forkserver.reader(
                 docking=admission.docking,
                 epoch=admission.epoch,
                 bay=self.plugged.bay,
-                camera_fd=attachment.root_fd,
+                medium=attachment.medium,
                 incoming_fd=incoming,
                 identity=attachment.identity,
                 recipients=parts.recipients,
-                rules=parts.rules(),
+                rules=parts.rules(attachment.profile),
                 on_progress=self._on_progress,
             )
             try:
@@ -160,6 +191,7 @@ class Docking:
                     manifest_key=parts.manifest_key,
                     clock=parts.clock,
                     random=parts.random,
+                    unclean=unclean,
                 )
             finally:
                 await reader.kill()
@@ -170,8 +202,49 @@ class Docking:
             if incoming >= 0:
                 os.close(incoming)
             await parts.journal.write(lambda tx: end_docking(tx, admission.docking, reason))
+            parts.around.wake_uplink()  # a clip that was sealed at the last moment: nobody was left to say so
             with suppress(SpoolFull):  # swept at the next start
                 await in_spool(parts.spool.drop_incoming, admission.docking)
+
+    async def _give_back(self, blank: CameraBlank) -> None:
+        """A camera without a file system: finish what left it so, or refuse it. Then it is looked at anew."""
+        parts, bay = self._parts, self.plugged.bay
+        note = await parts.journal.read(lambda tx: clearing.resumable(tx, blank.serial))
+        if note is None:
+            await self._refuse(str(blank), until=asyncio.Event())
+            return
+        twin = next((other for other, camera in parts.docked() if camera.serial == blank.serial), None)
+        if twin is not None:  # what the note is about may be under way there
+            await self._refuse(f"a camera with this serial is docked in bay {twin}", until=self._changed)
+            return
+        self.camera = CameraIdentity(serial=blank.serial, model="", volume_id=note.volume_id)
+        self._state, self._note = "clearing", f"it is given its file systems back: {blank}"
+        try:
+            attachment = await self._source.attach_blank(self.plugged, note.blueprint)
+            try:
+                await clearing.resume(attachment, note, bay, parts.journal)
+            finally:
+                await attachment.aclose()
+        except CameraRefused as refusal:
+            await self._refuse(str(refusal), until=asyncio.Event())
+        except DockdError as error:
+            if error.disposition is Disposition.FATAL:
+                raise
+            self._spoilt += isinstance(error, EraseFailed)
+            self._state, self._note = "interrupted", str(error)
+            if self._spoilt >= ERASURES_LIMIT:
+                await self._refuse(f"it cannot be given a file system: {error}", until=asyncio.Event())
+        finally:
+            self.camera = None
+
+    def _note_spoilt(self, error: DockdError) -> None:
+        """A medium that does not take what is written to it would be read, erased and read again for ever.
+
+        To its reader it may seem to be gone, as then it gives nothing; but what is gone is not docked here again.
+        """
+        self._spoilt += 1
+        if self._spoilt >= ERASURES_LIMIT:
+            self._forbidden = f"{self._spoilt} times it could not be erased: have it examined; the last time: {error}"
 
     async def _refuse(self, reason: str, *, until: asyncio.Event) -> None:
         """Say why, and leave the device alone until it is taken out, or `until` says that it may be tried again."""

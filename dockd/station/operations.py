@@ -10,14 +10,19 @@ import structlog
 from dockd.core.canonical import encode_path, format_time
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
 from dockd.errors import IllegalTransition
+from dockd.keep.records import EnrolmentRecord
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, VerdictStatus
+from dockd.model import Acquisition, AcquisitionId, Named, VerdictStatus
+from dockd.stages.condition import left_unclean
+from dockd.station import trust
 from dockd.station.snapshot import to_json
-from dockd.station.status import Sources, take_snapshot, why_held
+from dockd.station.status import Sources, take_snapshot, why_held, why_kept
 
 _log = structlog.get_logger()
+_RETRIED = (AcquisitionState.QUARANTINED, AcquisitionState.NEEDS_SPOOL, AcquisitionState.SPOILED)
 _PAGE = 200
 _REASON_LIMIT = 1000
+_NAME_LIMIT = 126  # code units of a USB string
 
 
 class Operations:
@@ -38,6 +43,13 @@ class Operations:
             case "release" | "retry":
                 decide = self._release if operation == "release" else self._retry
                 yield await decide(*_decision(arguments), operator)
+            case "accept_rollback" | "accept_loss":
+                yield await self._accept(operation, _reason(arguments), operator)
+            case "cameras" | "lost":
+                for one in await self._sources.journal.read(_enrolled if operation == "cameras" else self._lost):
+                    yield one
+            case "enrol" | "forget":
+                yield await self._enrol(operation, *_enrolment(arguments), operator)
             case _:
                 raise LookupError(f"there is no operation {operation!r}")
 
@@ -46,18 +58,21 @@ class Operations:
         after: AcquisitionId | None = None
         serial = str(camera) if camera else None
         why = {clip: text for one in self._sources.dockings.values() for clip, text in one.postponed.reasons().items()}
+
+        def ask(tx: Tx) -> list[tuple[Acquisition, str]]:
+            rows = tx.acquisitions(state=wanted, serial=serial, limit=_PAGE, after=after)
+            return [(row, why.get(row.acquisition) or why_held(row) or why_kept(tx, row, why)) for row in rows]
+
         while True:
-            page = await self._sources.journal.read(
-                lambda tx, after=after: tx.acquisitions(state=wanted, serial=serial, limit=_PAGE, after=after)  # type: ignore[misc]
-            )
-            for row in page:
-                yield clip_to_json(row, why.get(row.acquisition) or why_held(row))
+            page = await self._sources.journal.read(ask)
+            for row, waits_for in page:
+                yield clip_to_json(row, waits_for)
             if len(page) < _PAGE:
                 return
-            after = page[-1].acquisition
+            after = page[-1][0].acquisition
 
     async def _release(self, clip: AcquisitionId, reason: str, operator: str) -> dict[str, Any]:
-        """Let a damaged clip be erased, once the store holds it and a second read agreed."""
+        """Let a damaged clip, or one of an unclean camera, be erased: once it is stored and a second read agreed."""
 
         def change(tx: Tx) -> Acquisition:
             row = _row(tx, clip)
@@ -67,7 +82,8 @@ class Operations:
                 )
             if row.contested or row.sealed is None:
                 raise IllegalTransition(f"{clip} is contested: its reads disagree, so it is never erased")
-            if row.sealed.verdict.status is VerdictStatus.INTACT:
+            intact = row.sealed.verdict.status is VerdictStatus.INTACT and row.file.size_bytes > 0
+            if intact and not left_unclean(tx, row.camera):
                 raise IllegalTransition(f"{clip} is intact: it needs no release")
             if row.released_by:
                 return row
@@ -77,17 +93,59 @@ class Operations:
         return await self._decide(change, "released", operator)
 
     async def _retry(self, clip: AcquisitionId, reason: str, operator: str) -> dict[str, Any]:
-        """Take a clip out of quarantine: read or push it once more."""
+        """Read or push a clip once more: out of quarantine, or after the spool was enlarged or its file put back."""
 
         def change(tx: Tx) -> Acquisition:
             row = _row(tx, clip)
-            if row.state != AcquisitionState.QUARANTINED:
-                raise IllegalTransition(f"{clip} is {row.state}: only a clip in quarantine can be tried again")
+            if row.state not in _RETRIED:
+                raise IllegalTransition(
+                    f"{clip} is {row.state}: only a clip in quarantine, or one that needs a larger spool or whose "
+                    "sealed file was spoiled, can be tried again"
+                )
             event = AcquisitionEvent.READ_AGAIN if row.sealed is None else AcquisitionEvent.PUSH_AGAIN
             details = {"operator": operator, "reason": reason}
             return tx.advance(clip, event, details=details, quarantine_reason=None, readers_ended=0)
 
         return await self._decide(change, "to be tried again", operator)
+
+    async def _accept(self, operation: str, reason: str, operator: str) -> dict[str, Any]:
+        """Accept that the store was rolled back, or that clips are lost by that. What follows, the uplink does."""
+        uplink = self._sources.uplink
+        store = uplink.trust.store.store
+        answer: dict[str, Any] = {"type": "decision", "v": 1, "store": store, "operator": operator}
+        if operation == "accept_loss":
+            answer["clips"] = await self._sources.journal.write(
+                lambda tx: trust.accept_loss(tx, store, operator=operator, reason=reason)
+            )
+        elif not uplink.alarms:
+            raise IllegalTransition("the store contradicts nothing that it signed: there is no roll-back to accept")
+        else:
+            await self._sources.journal.write(
+                lambda tx: trust.accept_rollback(tx, store, operator=operator, reason=reason)
+            )
+            uplink.trust.look()
+        _log.warning("operator_decided", operator=operator, decision=operation, store=store)
+        return answer | {"decision": operation.replace("_", "-")}
+
+    def _lost(self, tx: Tx) -> list[dict[str, Any]]:
+        found = trust.lost(tx, self._sources.uplink.trust.store.store)
+        return [clip_to_json(row, "") | {"receipt_seq": receipt_seq} for row, receipt_seq in found]
+
+    async def _enrol(self, operation: str, kind: str, name: str, reason: str, operator: str) -> dict[str, Any]:
+        """Let a camera, or all of a profile, be docked, or no longer. Refused devices are then looked at again."""
+
+        def change(tx: Tx) -> None:
+            if operation == "enrol":
+                tx.enrol(kind, name, operator=operator, reason=reason)
+            elif not tx.forget(kind, name, operator=operator, reason=reason):
+                raise LookupError(f"no {kind} {name} is enrolled: `dockd camera list` shows what is")
+
+        await self._sources.journal.write(change)
+        decision = "enrolled" if operation == "enrol" else "forgotten"
+        _log.info("operator_decided", operator=operator, decision=decision, **{kind: name})
+        for docking in self._sources.dockings.values():
+            docking.changed()
+        return {"type": "decision", "v": 1, kind: name, "decision": decision, "operator": operator}
 
     async def _decide(self, change: Callable[[Tx], Acquisition], what: str, operator: str) -> dict[str, Any]:
         row = await self._sources.journal.write(change)
@@ -112,6 +170,10 @@ def clip_to_json(row: Acquisition, why: str) -> dict[str, Any]:
         "size_bytes": row.file.size_bytes,
         "found_at": format_time(row.found_at),
         "category": row.category.value,
+        "role": row.role.value,
+        "of": row.of,
+        "profile": f"{row.profile} {row.profile_version}" if row.profile else None,
+        "named": named_to_json(row.named) if row.named else None,
         "attempts": row.attempts,
         "contested": row.contested,
         "verdict": sealed.verdict.status.value if sealed else None,
@@ -125,6 +187,34 @@ def clip_to_json(row: Acquisition, why: str) -> dict[str, Any]:
         "released_by": row.released_by,
         "waits_for": why,
     }
+
+
+def named_to_json(named: Named) -> dict[str, Any]:
+    """What a file's name says."""
+    return {
+        "started_at": format_time(named.started_at) if named.started_at else None,
+        "local": named.local,
+        "time_zone": named.time_zone,
+        "sequence": named.sequence,
+        "officer": named.officer,
+        "category": named.category,
+    }
+
+
+def enrolment_to_json(record: EnrolmentRecord) -> dict[str, Any]:
+    """The stable JSON form of an enrolment, as `dockd camera list --json` prints it (docs/status.md)."""
+    return {
+        "type": "enrolment",
+        "v": 1,
+        record.kind: record.name,
+        "operator": record.operator,
+        "reason": record.reason,
+        "enrolled_at": format_time(record.enrolled_at),
+    }
+
+
+def _enrolled(tx: Tx) -> list[dict[str, Any]]:
+    return [enrolment_to_json(record) for record in tx.enrolments()]
 
 
 def _row(tx: Tx, clip: AcquisitionId) -> Acquisition:
@@ -142,6 +232,27 @@ def _state(text: object) -> AcquisitionState | None:
     except ValueError:
         allowed = ", ".join(state.value for state in AcquisitionState)
         raise LookupError(f"there is no state {text!r}: one of {allowed}") from None
+
+
+def _enrolment(arguments: dict[str, Any]) -> tuple[str, str, str]:
+    named = [(kind, arguments[kind]) for kind in ("serial", "profile") if arguments.get(kind)]
+    if len(named) != 1 or not isinstance(named[0][1], str):
+        raise LookupError("an enrolment names a serial or a profile")
+    kind, name = named[0]
+    reason = arguments.get("reason") or ""
+    if not isinstance(reason, str) or len(reason) > _REASON_LIMIT or len(name) > _NAME_LIMIT or not name.isprintable():
+        raise LookupError(
+            f"an enrolment has a printable name of at most {_NAME_LIMIT} and a reason of at most {_REASON_LIMIT} "
+            "characters"
+        )
+    return kind, name, reason
+
+
+def _reason(arguments: dict[str, Any]) -> str:
+    reason = arguments.get("reason")
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > _REASON_LIMIT:
+        raise LookupError(f"a decision needs a reason, of at most {_REASON_LIMIT} characters")
+    return reason
 
 
 def _decision(arguments: dict[str, Any]) -> tuple[AcquisitionId, str]:

@@ -27,6 +27,7 @@ class BayStatus:
     clips_erased: int = 0
     clips_held: int = 0  # stored, but damaged or unrecognised: an operator has to release them
     clips_quarantined: int = 0
+    clips_needing_spool: int = 0  # larger than the spool can ever hold, as it is set up
     others: int = 0  # files on the camera that are no clips: listed, left alone
     bytes_total: int = 0  # of clips, on the camera
     bytes_acquired: int = 0

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from dockd import __version__
+from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import AcquisitionState as State
 from dockd.core.lifecycle import DockingState
 from dockd.errors import SpoolFull
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
-from dockd.model import Acquisition, BayNumber, Clock, StationId
+from dockd.keep.transaction import Tx
+from dockd.model import Acquisition, AcquisitionId, BayNumber, Clock, StationId, StoreId
 from dockd.stages.stay import in_spool
 from dockd.station.docking import Docking
 from dockd.station.snapshot import BayStatus, HeldClip, Snapshot
+from dockd.station.trust import alarm_about_lost
 from dockd.station.uplink import Uplink
 
 _HELD_LIMIT = 100
+_NAMED = 8  # cameras in one sentence
 _SENDING = 16  # uploads of one docking whose progress is looked at
 
 _SEALED = (State.SPOOLED, State.UPLOADING, State.STORED, State.WARRANTED, State.ERASED)
+_ON_ITS_WAY = {
+    State.FOUND: "it is still to be read",
+    State.ACQUIRING: "it is being read",
+    State.SPOOLED: "the store has not signed for it yet",
+    State.UPLOADING: "the store has not signed for it yet",
+}
 _CONFIRMED = (State.STORED, State.WARRANTED, State.ERASED)
 
 
@@ -56,9 +67,14 @@ class Sources:
 
 
 async def take_snapshot(sources: Sources) -> Snapshot:
-    """The station at this instant. Cheap: no query grows with the number of clips."""
+    """The station at this instant. Cheap: no query but the count of those to send grows with the number of clips."""
     files, size, free = await _spool(sources)
     held = await _held(sources)
+    store = sources.uplink.status()
+    sources.alarms.set("lost", await sources.journal.read(lambda tx: alarm_about_lost(tx, StoreId(store.name))))
+    # Asked here: the uplink itself does not look while it leaves an absent store alone.
+    waiting, waiting_bytes = await sources.journal.read(lambda tx: tx.sendable())
+    lost = await sources.journal.read(lambda tx: tx.spoiled(limit=_HELD_LIMIT))
     by_bay: dict[BayNumber, list[Docking]] = {bay: [] for bay in sources.bays}
     for docking in sources.dockings.values():
         by_bay.setdefault(docking.plugged.bay, []).append(docking)
@@ -69,7 +85,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         started_at=sources.started_at,
         at=sources.clock.now(),
         bays=tuple([await _bay(sources, bay, by_bay[bay]) for bay in sorted(by_bay)]),
-        store=sources.uplink.status(),
+        store=dataclasses.replace(store, waiting=waiting, waiting_bytes=waiting_bytes),
         spool_files=files,
         spool_bytes=size,
         spool_free_bytes=free,
@@ -77,7 +93,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         custody_signed=sources.journal.signed_size,
         custody_witnessed=sources.uplink.witnessed,
         config_note=sources.alarms.by_topic.get("configuration", ""),
-        alarms=(*sources.alarms.by_topic.values(), *sources.uplink.alarms),
+        alarms=tuple(dict.fromkeys((*sources.alarms.by_topic.values(), *sources.uplink.alarms, *_lost(lost)))),
         held=held,
     )
 
@@ -101,9 +117,10 @@ async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> Bay
     shown = min(dockings, key=lambda docking: docking.state == DockingState.REFUSED)
     refused = [other.note for other in dockings if other is not shown]
     note = "; ".join(part for part in (shown.note, *refused) if part)
-    docking = shown.docking
+    # All at one instant: it goes on while the journal is asked, and a note is of one state. What is counted is newer.
+    state, docking, camera = shown.state, shown.docking, shown.camera
     if docking is None:
-        return BayStatus(bay=bay, state=shown.state, note=note, camera=shown.plugged.label)
+        return BayStatus(bay=bay, state=state, note=note, camera=shown.plugged.label)
     counts, others, sending = await sources.journal.read(
         lambda tx: (tx.counts(docking), tx.count_noted(docking), tx.next_in(docking, State.UPLOADING, limit=_SENDING))
     )
@@ -116,21 +133,22 @@ async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> Bay
     )
     left = (total.size_bytes - bytes_acquired) + (total.size_bytes - bytes_stored)
     store = sources.uplink.status()
-    if not note and shown.state == DockingState.DELIVERING and stored.clips < acquired.clips and store.out_of_reach:
+    if not note and state == DockingState.DELIVERING and stored.clips < acquired.clips and store.out_of_reach:
         note = f"waits for the store, which is {store.state}"
     return BayStatus(
         bay=bay,
-        state=shown.state,
+        state=state,
         note=note,
         docking=docking,
-        camera=shown.camera.serial if shown.camera else shown.plugged.label,
-        model=shown.camera.model if shown.camera else None,
+        camera=camera.serial if camera else shown.plugged.label,
+        model=camera.model if camera else None,
         clips_total=total.clips,
         clips_acquired=acquired.clips,
         clips_stored=stored.clips,
         clips_erased=counts.of(State.ERASED).clips,
         clips_held=counts.held.clips,
         clips_quarantined=counts.of(State.QUARANTINED).clips,
+        clips_needing_spool=counts.of(State.NEEDS_SPOOL).clips,
         others=others,
         bytes_total=total.size_bytes,
         bytes_acquired=bytes_acquired,
@@ -140,13 +158,32 @@ async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> Bay
     )
 
 
+def _lost(spoiled: Sequence[Acquisition]) -> Iterator[str]:
+    """The alarm about clips that nothing but their cameras may still have."""
+    cameras = sorted({row.camera.serial for row in spoiled})
+    if cameras:
+        yield (
+            f"sealed files that were damaged or lost on this dock before the store had them: {len(spoiled)}; their "
+            f"clips are read anew where they still are: dock {', '.join(cameras[:_NAMED])} again, and look at the disk"
+        )
+
+
 async def _held(sources: Sources) -> tuple[HeldClip, ...]:
     docked = {docking.docking: docking for docking in sources.dockings.values()}
     held = await sources.journal.read(lambda tx: tx.held(limit=_HELD_LIMIT))
-    quarantined = await sources.journal.read(lambda tx: tx.acquisitions(state=State.QUARANTINED, limit=_HELD_LIMIT))
+    quarantined, large, spoiled = await sources.journal.read(
+        lambda tx: (
+            tx.acquisitions(state=State.QUARANTINED, limit=_HELD_LIMIT),
+            tx.acquisitions(state=State.NEEDS_SPOOL, limit=_HELD_LIMIT),
+            tx.spoiled(limit=_HELD_LIMIT),
+        )
+    )
     why = {clip: reason for docking in docked.values() for clip, reason in docking.postponed.set_aside().items()}
     aside = await sources.journal.read(lambda tx: [tx.acquisition(clip) for clip in list(why)[:_HELD_LIMIT]])
-    seen = {row.acquisition: row for row in (*held, *quarantined, *aside) if row}
+    seen = {row.acquisition: row for row in (*held, *quarantined, *large, *spoiled, *aside) if row}
+    why = {row.acquisition: why.get(row.acquisition) or why_held(row) for row in seen.values()}
+    for row, reason in await sources.journal.read(lambda tx: _kept_with_them(tx, list(seen.values()), why)):
+        seen[row.acquisition], why[row.acquisition] = row, reason
     return tuple(
         HeldClip(
             acquisition=row.acquisition,
@@ -154,18 +191,45 @@ async def _held(sources: Sources) -> tuple[HeldClip, ...]:
             camera=row.camera.serial,
             path=row.file.path,
             state=row.state,
-            why=why.get(row.acquisition) or why_held(row),
+            why=why[row.acquisition],
         )
         for row in list(seen.values())[:_HELD_LIMIT]
     )
+
+
+def _kept_with_them(
+    tx: Tx, held: Sequence[Acquisition], why: Mapping[AcquisitionId, str]
+) -> list[tuple[Acquisition, str]]:
+    """What stays on its camera because of these alone, and why."""
+    others = {other.acquisition: other for row in held for other in tx.companions(row) if other.acquisition not in why}
+    reasons = [(other, why_kept(tx, other, why)) for other in others.values()]
+    return [(other, reason) for other, reason in reasons if reason]
+
+
+def why_kept(tx: Tx, row: Acquisition, why: Mapping[AcquisitionId, str]) -> str:
+    """Why a stored acquisition stays on its camera because of another, with which it is erased or not at all.
+
+    Empty where none of those speaks against it. `why` holds what is known beside the journal.
+    """
+    if row.state != State.STORED:
+        return ""
+    for other in tx.companions(row):
+        reason = why.get(other.acquisition) or why_held(other) or _ON_ITS_WAY.get(State(other.state), "")
+        if reason:
+            return f"erased together with {encode_path(other.file.path)} or not at all, of which is to say: {reason}"
+    return ""
 
 
 def why_held(row: Acquisition) -> str:
     """Why an acquisition waits for a person; empty where it does not."""
     if row.state == State.QUARANTINED:
         return row.quarantine_reason or "quarantined"
+    if row.state == State.NEEDS_SPOOL:
+        return "it is larger than the spool can ever hold: give the spool a larger disk, or raise spool.max_bytes"
+    if row.state == State.SPOILED:
+        return f"its sealed file was lost on the dock: {row.quarantine_reason}; dock camera {row.camera.serial} again"
     if row.contested:
-        return "two reads of it disagree: it is kept, and never grounds for erasing"
+        return "kept, and never grounds for erasing: two reads disagree, or it was restored after a journal was lost"
     if row.state == State.STORED and row.sealed and row.sealed.verdict.status != "intact" and not row.released_by:
         return f"{row.sealed.verdict.status.value}: {'; '.join(row.sealed.verdict.reasons)}"
     return ""

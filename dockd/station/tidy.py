@@ -72,9 +72,7 @@ class Tidier:
         """Discard what may go; returns how many clips."""
         count = 0
         async for row in self._rows():
-            if row.state == AcquisitionState.ERASED or (
-                row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
-            ):
+            if await self._may_go(row, short_of_room=short_of_room):
                 await in_spool(self.spool.discard, row.acquisition)
                 count += 1
         if count:
@@ -90,6 +88,13 @@ class Tidier:
             for row in rows:
                 if row is not None and row.sealed is not None:
                     yield row
+
+    async def _may_go(self, row: Acquisition, *, short_of_room: bool) -> bool:
+        if row.state == AcquisitionState.SPOILED:  # damaged is better than nothing, until there is something
+            return await self.journal.read(lambda tx: tx.replaced(row))
+        return row.state == AcquisitionState.ERASED or (
+            row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
+        )
 
     async def _kept_long_enough(self, row: Acquisition) -> bool:
         try:

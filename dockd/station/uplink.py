@@ -20,6 +20,7 @@ from dockd.errors import (
     DockdError,
     IllegalTransition,
     JournalError,
+    SpoolSpoiled,
     StoreBusy,
     StoreError,
     StoreUnreachable,
@@ -31,16 +32,17 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, StationId
 from dockd.stages.confirm import Confirmer
 from dockd.stages.upload import PatchSize, Pusher, Track
-from dockd.stages.witness import show_checkpoint, witnessed_size
+from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
+from dockd.station.trust import CHECKPOINT, Trust
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
 
 WITNESS_EVERY_S = 3600.0
+UNACCEPTED_EVERY_S = 60.0
 _PHASE, _ALL = "upload", AcquisitionId("")  # the rate is that of all uploads together
-_CHECKPOINT = "checkpoint"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +86,13 @@ class Uplink:
         self._on_changed = on_changed
         self._backoff = backoff or Backoff()
         confirmer = Confirmer(
-            journal=journal, store=store, station=station, on_changed=on_changed, min_retention=min_retention
+            journal=journal,
+            spool=spool,
+            store=store,
+            station=station,
+            random=random,
+            on_changed=on_changed,
+            min_retention=min_retention,
         )
         self._pusher = Pusher(
             journal=journal,
@@ -105,7 +113,15 @@ class Uplink:
         self._witnessing = Pause()
         self._seen = False  # the store answered in this life
         self._note = ""
-        self._untrusted: dict[str, str] = {}  # what contradicts itself, by acquisition, or of the checkpoint
+        self.trust = Trust(
+            journal=journal,
+            store=store,
+            station=station,
+            clock=clock,
+            random=random,
+            on_changed=on_changed,
+            on_settled=self._settled,
+        )
         self._waiting = (0, 0)
         self._witnessed = 0
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
@@ -122,8 +138,15 @@ class Uplink:
         self._witnessed = await witnessed_size(self._journal)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._witness_regularly(), name="witness")
+            group.create_task(self.trust.run(), name="trust")
             for slot in range(self._slots):
                 group.create_task(self._work(), name=f"uplink-{slot}")
+
+    async def begin(self) -> None:
+        """Before anything else runs: learn what forbids erasing."""
+        why = await unaccepted(self._journal)
+        if why:
+            self.trust.doubt(CHECKPOINT, why)
 
     def nudge(self) -> None:
         """Something changed: there may be work, or the store may be back. Waits are cut short, except bidden ones."""
@@ -138,8 +161,8 @@ class Uplink:
 
     def status(self) -> StoreStatus:
         """The store as it was last seen."""
-        if self._untrusted:
-            state, note = "untrusted", next(iter(self._untrusted.values()))
+        if self.trust.alarms:
+            state, note = "untrusted", self.trust.alarms[0]
         elif self._absent:
             state, note = "unreachable", self._note
         else:
@@ -168,7 +191,7 @@ class Uplink:
     @property
     def alarms(self) -> tuple[str, ...]:
         """What contradicts itself: nothing may be erased while there is any."""
-        return tuple(self._untrusted.values())
+        return self.trust.alarms
 
     # --- workers
 
@@ -229,20 +252,23 @@ class Uplink:
             raise  # nothing can be recorded any more: the program ends, and a restart reconciles
         except StoreUntrusted as error:
             log.error("store_untrusted", reason=str(error))  # noqa: TRY400  the sentence is for a person
-            self._untrusted[row.acquisition] = str(error)
+            self.trust.doubt(row.acquisition, str(error))
             self._store_failed(error, probe=attempts.probe)
             self._hold(attempts)
         except IllegalTransition as error:
             # Somebody else moved the row on meanwhile, for instance into quarantine: the journal is asked again.
             log.info("upload_overtaken", reason=str(error))
             self._hold(attempts)
+        except SpoolSpoiled as error:
+            log.error("spool_file_spoiled", reason=str(error))  # noqa: TRY400  as above
+            await self._give_up(row, AcquisitionEvent.SPOILED, str(error))
         except DockdError as error:
             if error.disposition is Disposition.RETRY:
                 log.warning("upload_deferred", reason=str(error), error=type(error).__name__)
                 self._defer(attempts, error)
             else:
                 log.error("upload_refused", reason=str(error))  # noqa: TRY400  as above
-                await self._quarantine(row, str(error))
+                await self._give_up(row, AcquisitionEvent.QUARANTINED, str(error))
         else:
             self._answered()
             self._forget(row.acquisition)
@@ -263,13 +289,13 @@ class Uplink:
         now_s, cap_s = self._clock.monotonic_s(), self._backoff.cap_s
         attempts.pause = attempts.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=cap_s)
 
-    async def _quarantine(self, row: Acquisition, reason: str) -> None:
+    async def _give_up(self, row: Acquisition, event: AcquisitionEvent, reason: str) -> None:
         """Take one acquisition out of the way; the rest goes on."""
         try:
             changed = await self._journal.write(
                 lambda tx: tx.advance(
                     row.acquisition,
-                    AcquisitionEvent.QUARANTINED,
+                    event,
                     details={"reason": reason},
                     quarantine_reason=reason,
                 )
@@ -282,9 +308,16 @@ class Uplink:
 
     def _forget(self, acquisition: AcquisitionId) -> None:
         self._attempts.pop(acquisition, None)
-        self._untrusted.pop(acquisition, None)
+        self.trust.believe(acquisition)
 
     # --- the store
+
+    def _settled(self) -> None:
+        """The store is believed again as it is: what was held because of it goes on now."""
+        for attempts in self._attempts.values():
+            attempts.pause = Pause()
+        self.nudge()
+        self.witness_soon()
 
     def _answered(self) -> None:
         """The store is there: the breaker closes, and those whom only its absence held up are let go."""
@@ -333,20 +366,19 @@ class Uplink:
             raise
         except StoreUntrusted as error:
             _log.error("store_untrusted", reason=str(error))
-            self._untrusted[_CHECKPOINT] = str(error)
+            self.trust.doubt(CHECKPOINT, str(error))
+            if await unaccepted(self._journal):  # a person is about to accept the log: nothing was shown
+                return UNACCEPTED_EVERY_S
             # The store keeps every contradiction that it is shown as evidence: once an hour is enough.
             return WITNESS_EVERY_S
-        except (
-            DockdError,
-            OSError,
-        ) as error:  # a full disk too: the log is as good without
+        except (DockdError, OSError) as error:  # a full disk too: the log is as good without
             _log.warning("witness_deferred", reason=str(error))
             if isinstance(error, StoreError):
                 self._store_failed(error)
             now_s = self._clock.monotonic_s()
             self._witnessing = self._witnessing.after_failure(now_s, self._random, self._backoff)
             return self._witnessing.left_s(now_s)
-        self._untrusted.pop(_CHECKPOINT, None)
+        self.trust.believe(CHECKPOINT)
         self._witnessing = Pause()
         if self._witnessed != before:  # else there was nothing to show, and the store was not asked
             self._answered()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
+from dockd.core.challenge import Range, range_digest
 from dockd.core.keyfiles import StationPublic
 from dockd.core.manifest import Manifest, decode
 from dockd.core.transfer import Call
@@ -104,6 +105,10 @@ class MemoryStore:
                     kept.receipt = None
         del self._receipts[len(self._receipts) - count :]
 
+    def accept_log(self) -> None:
+        """The store's people accept that the station's log begins anew."""
+        self._witnessed = (0, merkle.EMPTY_ROOT)
+
     # --- the port
 
     @property
@@ -178,6 +183,18 @@ class MemoryStore:
             self._receipts.append(kept.receipt)
         self._end(Call.RECEIPT)
         return kept.receipt
+
+    async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
+        """As the port says."""
+        self._begin(Call.RANGES, acquisition)
+        kept = self._announced(acquisition)
+        if kept.receipt is None:
+            raise StoreIncomplete("the acquisition is not finished")
+        if len(kept.content) != kept.decoded.sealed_size_bytes:
+            raise UploadLost("the object is not what was signed for")
+        found = tuple(range_digest(nonce, bytes(kept.content[one.offset : one.offset + one.length])) for one in ranges)
+        self._end(Call.RANGES)
+        return found
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
         """As the port says."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockd.core.challenge import Range
 from dockd.core.sshsig import PublicKey
 from dockd.model import AcquisitionId, SignedBytes, StoreId
 
@@ -53,6 +54,13 @@ class EvidenceStore(Protocol):
 
         Raises StoreIncomplete while bytes are missing, UploadCorrupt where all arrived but their digest is wrong,
         UploadLost where the store does not know the acquisition.
+        """
+
+    async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
+        """`core.challenge.range_digest` of each of these ranges, as the store reads its object now; not yet compared.
+
+        `nonce` is 32 fresh bytes. May be asked as often as one likes. Raises UploadLost or StoreIncomplete where the
+        store does not hold an acquisition that it gave a receipt for.
         """
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:

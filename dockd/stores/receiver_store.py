@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from dockd.core import canonical, sshsig
+from dockd.core.challenge import Range
+from dockd.core.fields import Fields
 from dockd.core.keyfiles import StorePublic
 from dockd.core.transfer import Call
 from dockd.errors import ConfigError, OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
@@ -24,6 +27,7 @@ from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 _CHALLENGE_BYTES = 32
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ReceiverStore:
@@ -98,6 +102,17 @@ class ReceiverStore:
         """As the port says. Raises UploadCorrupt where the finished bytes have another digest than the manifest's."""
         asked = {"type": "receipt-request", "v": 1, "manifest": canonical.digest(manifest.payload)}
         return _signed(await self._post(Call.RECEIPT, f"/acquisitions/{acquisition}/receipt", asked, "signed"))
+
+    async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
+        """As the port says."""
+        asked = {
+            "type": "ranges-request",
+            "v": 1,
+            "nonce": nonce.hex(),
+            "ranges": [[one.offset, one.length] for one in ranges],
+        }
+        found = await self._post(Call.RANGES, f"/acquisitions/{acquisition}/ranges", asked, "ranges")
+        return _digests(found)
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
         """As the port says."""
@@ -234,6 +249,18 @@ def _signed(record: dict[str, Any]) -> SignedBytes:
         return sshsig.signed_from_json(record)
     except VerificationFailed as error:
         raise StoreUnreachable(f"the store's signed answer cannot be read: {error}") from error
+
+
+def _digests(record: dict[str, Any]) -> tuple[bytes, ...]:
+    fields = Fields(record, "ranges")
+    try:
+        texts = fields.texts("digests")
+        fields.end()
+    except VerificationFailed as error:
+        raise StoreUnreachable(f"the store's answer about ranges cannot be read: {error}") from error
+    if not all(_DIGEST.fullmatch(text) for text in texts):
+        raise StoreUnreachable("the store's answer about ranges is not made of digests")
+    return tuple(map(bytes.fromhex, texts))
 
 
 def _challenge(text: object) -> str:

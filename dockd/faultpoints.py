@@ -1,0 +1,174 @@
+"""Every write of dockd that has to be durable, by name, in one place; and what can go wrong at each.
+
+A crash or a failing disk shows itself at one of these points, so a test that makes each of them fail in each way has
+tried every state in which dockd can be found afterwards. dockd.faults makes them fail; docs/reliability.md has the
+figures. Pure: names and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Self
+
+
+class Act(Enum):
+    """What is done at a point."""
+
+    WRITE = "bytes are written: also half of them can be"
+    WHOLE = "something is done that happens wholly or not at all, or cannot be seen half done"
+
+
+class Kind(StrEnum):
+    """A way to fail."""
+
+    FAILED = "failed"  # an error, and nothing was done
+    LOST = "lost"  # it was done, but an error is all that is heard of it
+    EIO = "eio"  # an error, and nothing was done: the medium fails
+    ENOSPC = "enospc"  # an error, and nothing was done: the disk is full
+    SHORT = "short"  # half of the bytes are written, and no error says so: only the count does
+    KILL_BEFORE = "kill-before"  # SIGKILL, and nothing was done
+    KILL_WITHIN = "kill-within"  # SIGKILL when half of the bytes were written
+    KILL_AFTER = "kill-after"  # SIGKILL right after it was done
+
+
+KILLS = frozenset({Kind.KILL_BEFORE, Kind.KILL_WITHIN, Kind.KILL_AFTER})
+_OF_BYTES = frozenset({Kind.SHORT, Kind.KILL_WITHIN})
+
+
+class Side(Enum):
+    """Whose write it is, and so which program a kill ends."""
+
+    READER = "the reader of one docking"
+    STATION = "the station's daemon"
+    RECEIVER = "the receiver"
+
+
+class Point(StrEnum):
+    """A durable write. `side` makes it, `act` says what it is, `sentence` what for."""
+
+    side: Side
+    act: Act
+    sentence: str
+
+    def __new__(cls, name: str, side: Side, act: Act, sentence: str) -> Self:
+        """One member."""
+        made = str.__new__(cls, name)
+        made._value_ = name
+        made.side, made.act, made.sentence = side, act, sentence
+        return made
+
+    # A clip on its way into the spool.
+    SPOOL_ROOM = "spool.room", Side.READER, Act.WHOLE, "the room of a whole sealed file is reserved"
+    SPOOL_DATA = "spool.data", Side.READER, Act.WRITE, "a block of ciphertext is written"
+    SPOOL_SYNC = "spool.sync", Side.READER, Act.WHOLE, "the whole sealed file is made durable"
+    SPOOL_NAME = "spool.name", Side.READER, Act.WHOLE, "the sealed file gets its finished name"
+    SPOOL_NAME_SYNC = "spool.name-sync", Side.READER, Act.WHOLE, "that name is made durable"
+    ADOPT = "spool.adopt", Side.STATION, Act.WHOLE, "the sealed file leaves its docking's corner for the spool"
+    ADOPT_SYNC = "spool.adopt-sync", Side.STATION, Act.WHOLE, "its name in the spool is made durable"
+    MANIFEST_DATA = "manifest.data", Side.STATION, Act.WRITE, "manifest and signature are written beside the clip"
+    MANIFEST_SYNC = "manifest.sync", Side.STATION, Act.WHOLE, "they are made durable"
+    MANIFEST_NAME = "manifest.name", Side.STATION, Act.WHOLE, "they get their names"
+    MANIFEST_NAME_SYNC = "manifest.name-sync", Side.STATION, Act.WHOLE, "the names are made durable"
+    DISCARD = "spool.discard", Side.STATION, Act.WHOLE, "a file of an erased clip leaves the spool"
+    DISCARD_SYNC = "spool.discard-sync", Side.STATION, Act.WHOLE, "that is made durable"
+
+    # The journal and what is signed over it.
+    JOURNAL_MADE = "journal.made", Side.STATION, Act.WHOLE, "a step of the journal's format is committed"
+    JOURNAL_COMMIT = "journal.commit", Side.STATION, Act.WHOLE, "changes and their custody entries are committed"
+    MIRROR_DATA = "mirror.data", Side.STATION, Act.WRITE, "the same entries are appended to custody.jsonl"
+    MIRROR_SYNC = "mirror.sync", Side.STATION, Act.WHOLE, "they are made durable there"
+    CHECKPOINT_DATA = "checkpoint.data", Side.STATION, Act.WRITE, "the signed head of the log is written"
+    CHECKPOINT_SYNC = "checkpoint.sync", Side.STATION, Act.WHOLE, "it is made durable"
+    CHECKPOINT_NAME = "checkpoint.name", Side.STATION, Act.WHOLE, "it takes the place of the last one"
+    CHECKPOINT_NAME_SYNC = "checkpoint.name-sync", Side.STATION, Act.WHOLE, "that is made durable"
+    KEYS_DATA = "checkpoint-keys.data", Side.STATION, Act.WRITE, "the keys that verify a checkpoint are written"
+    KEYS_SYNC = "checkpoint-keys.sync", Side.STATION, Act.WHOLE, "they are made durable"
+    KEYS_NAME = "checkpoint-keys.name", Side.STATION, Act.WHOLE, "they get their names"
+    KEYS_NAME_SYNC = "checkpoint-keys.name-sync", Side.STATION, Act.WHOLE, "the names are made durable"
+    WITNESSED_DATA = "witnessed.data", Side.STATION, Act.WRITE, "the checkpoint that the store cosigned is written"
+    WITNESSED_SYNC = "witnessed.sync", Side.STATION, Act.WHOLE, "it is made durable"
+    WITNESSED_NAME = "witnessed.name", Side.STATION, Act.WHOLE, "it takes the place of the last one"
+    WITNESSED_NAME_SYNC = "witnessed.name-sync", Side.STATION, Act.WHOLE, "that is made durable"
+
+    # A clip's erasure, under its warrant.
+    ERASE_LIFT = "erase.lift-mark", Side.READER, Act.WHOLE, "a read-only mark is lifted (volumes)"
+    ERASE_CUT = "erase.cut-end", Side.READER, Act.WHOLE, "its last block makes room on a full volume"
+    ERASE_ASIDE = "erase.aside-name", Side.READER, Act.WHOLE, "the clip gets the name of a remnant"
+    ERASE_ASIDE_SYNC = "erase.aside-sync", Side.READER, Act.WHOLE, "that is made durable, before a byte changes"
+    ERASE_ZEROS = "erase.zeros", Side.READER, Act.WRITE, "zeros are written over its bytes"
+    ERASE_ZEROS_SYNC = "erase.zeros-sync", Side.READER, Act.WHOLE, "they are made durable"
+    ERASE_TRUNCATE = "erase.truncate", Side.READER, Act.WHOLE, "its blocks are given up"
+    ERASE_TRUNCATE_SYNC = "erase.truncate-sync", Side.READER, Act.WHOLE, "that is made durable"
+    ERASE_UNLINK = "erase.unlink", Side.READER, Act.WHOLE, "its name goes"
+    ERASE_UNLINK_SYNC = "erase.unlink-sync", Side.READER, Act.WHOLE, "that is made durable"
+
+    # The receiver.
+    CATALOGUE_MADE = "catalogue.made", Side.RECEIVER, Act.WHOLE, "a step of the catalogue's format is committed"
+    SESSION_ROW = "row.session", Side.RECEIVER, Act.WHOLE, "a session's token is committed"
+    ANNOUNCED_ROW = "row.announced", Side.RECEIVER, Act.WHOLE, "an announced manifest is committed"
+    PART_NAME_SYNC = "part.name-sync", Side.RECEIVER, Act.WHOLE, "a new upload's name is made durable"
+    PART_DATA = "part.data", Side.RECEIVER, Act.WRITE, "bytes that arrived are written"
+    PART_SYNC = "part.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"
+    OFFSET_ROW = "row.offset", Side.RECEIVER, Act.WHOLE, "the offset behind them is committed, before it is told"
+    DROPPED_ROW = "row.dropped", Side.RECEIVER, Act.WHOLE, "an unfinished upload is forgotten"
+    VERIFIED_ROW = "row.verified", Side.RECEIVER, Act.WHOLE, "an upload whose digest is right is closed for good"
+    PLACE_SYNC = "place.sync", Side.RECEIVER, Act.WHOLE, "the directory of a stored clip is made durable"
+    STORED_DATA = "stored-manifest.data", Side.RECEIVER, Act.WRITE, "manifest and signature are written into it"
+    STORED_SYNC = "stored-manifest.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"
+    STORED_NAME = "stored-manifest.name", Side.RECEIVER, Act.WHOLE, "they get their names"
+    STORED_NAME_SYNC = "stored-manifest.name-sync", Side.RECEIVER, Act.WHOLE, "the names are made durable"
+    MOVE = "move", Side.RECEIVER, Act.WHOLE, "the clip leaves the upload space for its place"
+    MOVE_SYNC = "move.sync", Side.RECEIVER, Act.WHOLE, "that is made durable in both directories"
+    RECEIPT_ROW = "row.receipt", Side.RECEIVER, Act.WHOLE, "the receipt becomes part of the station's chain"
+    RECEIPT_DATA = "receipt.data", Side.RECEIVER, Act.WRITE, "receipt and signature are written beside the clip"
+    RECEIPT_SYNC = "receipt.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"
+    RECEIPT_NAME = "receipt.name", Side.RECEIVER, Act.WHOLE, "they get their names"
+    RECEIPT_NAME_SYNC = "receipt.name-sync", Side.RECEIVER, Act.WHOLE, "the names are made durable, before it is told"
+    COSIGNED_ROW = "row.cosigned", Side.RECEIVER, Act.WHOLE, "a cosigned checkpoint becomes the station's newest"
+    COSIGNED_DATA = "cosigned.data", Side.RECEIVER, Act.WRITE, "its copy for people is written"
+    COSIGNED_SYNC = "cosigned.sync", Side.RECEIVER, Act.WHOLE, "it is made durable"
+    COSIGNED_NAME = "cosigned.name", Side.RECEIVER, Act.WHOLE, "it takes the place of the last one"
+    COSIGNED_NAME_SYNC = "cosigned.name-sync", Side.RECEIVER, Act.WHOLE, "that is made durable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePoints:
+    """The four points of a small file that is made whole or not at all (dockd.keep.durable)."""
+
+    data: Point
+    sync: Point
+    name: Point
+    name_sync: Point
+
+
+MANIFEST = FilePoints(
+    data=Point.MANIFEST_DATA, sync=Point.MANIFEST_SYNC, name=Point.MANIFEST_NAME, name_sync=Point.MANIFEST_NAME_SYNC
+)
+CHECKPOINT = FilePoints(
+    data=Point.CHECKPOINT_DATA,
+    sync=Point.CHECKPOINT_SYNC,
+    name=Point.CHECKPOINT_NAME,
+    name_sync=Point.CHECKPOINT_NAME_SYNC,
+)
+KEYS = FilePoints(data=Point.KEYS_DATA, sync=Point.KEYS_SYNC, name=Point.KEYS_NAME, name_sync=Point.KEYS_NAME_SYNC)
+WITNESSED = FilePoints(
+    data=Point.WITNESSED_DATA,
+    sync=Point.WITNESSED_SYNC,
+    name=Point.WITNESSED_NAME,
+    name_sync=Point.WITNESSED_NAME_SYNC,
+)
+STORED = FilePoints(
+    data=Point.STORED_DATA, sync=Point.STORED_SYNC, name=Point.STORED_NAME, name_sync=Point.STORED_NAME_SYNC
+)
+RECEIPT = FilePoints(
+    data=Point.RECEIPT_DATA, sync=Point.RECEIPT_SYNC, name=Point.RECEIPT_NAME, name_sync=Point.RECEIPT_NAME_SYNC
+)
+COSIGNED = FilePoints(
+    data=Point.COSIGNED_DATA, sync=Point.COSIGNED_SYNC, name=Point.COSIGNED_NAME, name_sync=Point.COSIGNED_NAME_SYNC
+)
+
+
+def kinds(point: Point) -> tuple[Kind, ...]:
+    """The ways in which a point can fail, in their order."""
+    return tuple(kind for kind in Kind if point.act is Act.WRITE or kind not in _OF_BYTES)

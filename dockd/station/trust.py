@@ -1,0 +1,277 @@
+"""What speaks against the store: doubts that stop all erasing, asked again until they are over, or an operator acts.
+
+A store that was rolled back lost the newest of its receipts. That it did is noticed by itself; what follows from it
+only a person may accept. Then, from the newest receipt down to the first whose clip the store still holds, each is
+withdrawn: a clip that still is on its camera is pushed again, one that was erased is lost, and listed loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingState
+from dockd.errors import IllegalTransition, JournalError, StoreError, StoreForgot, StoreUntrusted
+from dockd.keep.journal import Journal
+from dockd.keep.transaction import Tx
+from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
+from dockd.stages.confirm import holding
+from dockd.stages.witness import forget_witnessed
+from dockd.stores.port import EvidenceStore
+
+_log = structlog.get_logger()
+
+ASK_AGAIN_S = 60.0
+CHECKPOINT = "checkpoint"  # the topic of what speaks against the store's word about the custody log
+_NAMED = 3  # in a sentence
+_ERASABLE = (AcquisitionState.STORED, AcquisitionState.WARRANTED)
+_PUSHED_AGAIN, _LOST, _OTHER = "pushed_again", "lost", "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """The doubts about one store. `run` once; everything else may be called at any time from the same event loop.
+
+    `on_changed` hears of every row that changed, `on_settled` that an accepted roll-back was carried out; neither may
+    block.
+    """
+
+    journal: Journal
+    store: EvidenceStore
+    station: StationId
+    clock: Clock
+    random: Entropy
+    on_changed: Callable[[Acquisition], None]
+    on_settled: Callable[[], None]
+    _doubts: dict[str, str] = field(default_factory=dict)  # sentences, by acquisition or another topic
+    _broken: set[AcquisitionId] = field(default_factory=set)  # of those, what it was asked whether it holds it
+    _recorded: set[str] = field(default_factory=set)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What contradicts itself: nothing may be erased while there is any."""
+        return tuple(self._doubts.values())
+
+    def doubt(self, topic: str, sentence: str) -> None:
+        """The store contradicts itself, or could not prove what it is."""
+        self._doubts[topic] = sentence
+        self._woken.set()
+
+    def doubt_holding(self, acquisition: AcquisitionId, sentence: str) -> None:
+        """Asked right before erasing, the store did not say that it holds a clip. It is asked again every minute."""
+        self._broken.add(acquisition)
+        self.doubt(_about_holding(acquisition), sentence)
+
+    def believe(self, topic: str) -> None:
+        """The store did well in what it had been doubted for."""
+        self._doubts.pop(topic, None)
+
+    def look(self) -> None:
+        """An operator accepted a roll-back: carry it out."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Record doubts, ask again, carry out what was accepted; until cancelled. Raises JournalError."""
+        while True:
+            self._woken.clear()
+            await self._record_doubts()
+            await self._ask_again()
+            done = await self._carry_out()
+            if done and not self._broken:
+                await self._woken.wait()
+            else:
+                await self._wait_a_minute()
+
+    async def _record_doubts(self) -> None:
+        """A custody entry for each sentence, once for as long as it stands."""
+        standing = set(self._doubts.values())
+        self._recorded.intersection_update(standing)
+        for sentence in standing - self._recorded:
+            details = {"store": self.store.store, "reason": sentence}
+            await self.journal.write(lambda tx, details=details: tx.record("store.distrusted", details=details))  # type: ignore[misc]
+            self._recorded.add(sentence)
+
+    async def _ask_again(self) -> None:
+        for name in sorted(self._broken):
+            row = await self.journal.read(lambda tx, name=name: tx.acquisition(name))  # type: ignore[misc]
+            try:
+                if row is not None and row.state in _ERASABLE:
+                    await self._holding(name)
+            except JournalError:
+                raise
+            except StoreUntrusted as error:
+                self._doubts[_about_holding(name)] = str(error)
+                continue
+            except StoreError as error:
+                _log.info("holding_not_asked_again", acquisition=name, reason=str(error))
+                continue
+            self._broken.discard(name)
+            self.believe(_about_holding(name))
+            if row is not None:
+                self.on_changed(row)
+
+    async def _carry_out(self) -> bool:
+        """Act on what the store lost, where an operator accepted that. False where it has to be tried again.
+
+        The newest receipts are withdrawn, as far as the store does not hold what they were for: it will give these
+        numbers again. An older clip that it lacks is pushed again under its receipt, which stays in its place.
+        """
+        if not await self.journal.read(lambda tx: tx.get(_accepted(self.store.store))):
+            return True
+        try:
+            while (newest := await self.journal.read(lambda tx: tx.last_receipt(self.store.store))) is not None:
+                name = newest[1]
+                try:
+                    await self._holding(name)
+                    break  # whatever came before it, the store had when it was backed up
+                except StoreForgot as error:
+                    row = await self.journal.write(lambda tx, name=name, why=str(error): self._withdraw(tx, name, why))  # type: ignore[misc]
+                    self.on_changed(row)
+            for name in sorted(self._broken):
+                try:
+                    await self._holding(name)
+                except StoreForgot as error:
+                    self.on_changed(
+                        await self.journal.write(lambda tx, name=name, why=str(error): self._push_again(tx, name, why))  # type: ignore[misc]
+                    )
+        except (StoreError, IllegalTransition) as error:
+            _log.warning("rollback_not_carried_out", reason=str(error))
+            return False
+        await self.journal.write(self._conclude)
+        _log.error("store_rolled_back", store=self.store.store)
+        for topic in self._doubts.keys() - {CHECKPOINT}:  # that one ends when the store cosigns again
+            self._doubts.pop(topic)
+        self._broken.clear()
+        self.on_settled()
+        return True
+
+    def _push_again(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
+        row = self._row(tx, name)
+        if row.state not in _ERASABLE:
+            return row
+        self._count(tx, _PUSHED_AGAIN)
+        details = {"store": self.store.store, "reason": why}
+        return tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
+
+    def _row(self, tx: Tx, name: AcquisitionId) -> Acquisition:
+        """Raises IllegalTransition while the clip is being erased, which is over soon."""
+        row = tx.acquisition(name)
+        if row is None:
+            raise JournalError(f"the journal has no acquisition {name}")
+        docking = tx.docking(row.docking)
+        if row.state == AcquisitionState.WARRANTED and docking is not None and docking.state != DockingState.ENDED:
+            raise IllegalTransition(f"{name} is under a warrant at this moment")
+        return row
+
+    def _count(self, tx: Tx, kind: str) -> None:
+        counted = json.loads(tx.get(_accepted(self.store.store)) or "{}")
+        tx.put(_accepted(self.store.store), json.dumps(counted | {kind: counted.get(kind, 0) + 1}))
+
+    def _withdraw(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
+        """One receipt that the store does not stand by any more; the log keeps it as evidence."""
+        store, row = self.store.store, self._row(tx, name)
+        receipt_seq, signed = tx.withdraw_receipt(name, store)
+        details = {"store": store, "reason": why, "receipt_seq": receipt_seq, **_evidence(signed)}
+        if row.state in _ERASABLE:
+            row = tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
+            kind = _PUSHED_AGAIN
+        else:
+            erased = row.state == AcquisitionState.ERASED
+            kind = _LOST if erased else _OTHER
+            tx.record(
+                "acquisition.lost" if erased else "store.receipt_withdrawn",
+                bay=row.bay,
+                docking=row.docking,
+                acquisition=name,
+                camera=row.camera.serial,
+                details=details,
+            )
+            if erased:
+                tx.put(_lost(store) + name, str(receipt_seq))
+        self._count(tx, kind)
+        return row
+
+    def _conclude(self, tx: Tx) -> None:
+        counted = json.loads(tx.get(_accepted(self.store.store)) or "{}")
+        last = tx.last_receipt_digest(self.store.store)
+        details = {"store": self.store.store, "last_receipt_seq": last[0] if last else 0}
+        details |= {kind: counted.get(kind, 0) for kind in (_PUSHED_AGAIN, _LOST)}
+        tx.record("store.rolled_back", details=details)
+        tx.put(_accepted(self.store.store), "")
+        forget_witnessed(tx)
+
+    async def _holding(self, name: AcquisitionId) -> None:
+        await holding(name, journal=self.journal, store=self.store, station=self.station, random=self.random)
+
+    async def _wait_a_minute(self) -> None:
+        waits = [asyncio.ensure_future(self.clock.sleep(ASK_AGAIN_S)), asyncio.ensure_future(self._woken.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+def accept_rollback(tx: Tx, store: StoreId, *, operator: str, reason: str) -> None:
+    """An operator's word that the store was rolled back: what it lost is to be pushed again, or counted as lost."""
+    tx.record("store.rollback_accepted", details={"store": store, "operator": operator, "reason": reason})
+    if not tx.get(_accepted(store)):
+        tx.put(_accepted(store), json.dumps({}))
+
+
+def lost(tx: Tx, store: StoreId) -> list[tuple[Acquisition, int]]:
+    """The clips that were erased from their cameras and that the store lost then, with their receipts' numbers."""
+    rows = ((tx.acquisition(name), int(tx.get(_lost(store) + name) or 0)) for name in _names(tx, store))
+    return [(row, receipt_seq) for row, receipt_seq in rows if row is not None]
+
+
+def _names(tx: Tx, store: StoreId) -> list[AcquisitionId]:
+    return [AcquisitionId(key.removeprefix(_lost(store))) for key in tx.keys(_lost(store))]
+
+
+def alarm_about_lost(tx: Tx, store: StoreId) -> str:
+    """A sentence where clips were lost that no operator has accepted yet."""
+    names = _names(tx, store)
+    if len(names) <= int(tx.get(_known(store)) or 0):
+        return ""
+    return (
+        f"clips that were erased from their cameras, and that the store lost afterwards: {len(names)}, among them "
+        f"{', '.join(names[:_NAMED])}; `dockd store lost` lists them all: have the store's operators search every copy"
+    )
+
+
+def accept_loss(tx: Tx, store: StoreId, *, operator: str, reason: str) -> int:
+    """An operator's word that he knows what was lost; returns how many clips. Raises LookupError where none is new."""
+    count = len(_names(tx, store))
+    if count <= int(tx.get(_known(store)) or 0):
+        raise LookupError("the store has lost no clip that was erased, beyond those that were accepted before")
+    tx.record("store.loss_accepted", details={"store": store, "operator": operator, "reason": reason, "clips": count})
+    tx.put(_known(store), str(count))
+    return count
+
+
+def _about_holding(name: AcquisitionId) -> str:
+    return f"holding/{name}"
+
+
+def _evidence(signed: SignedBytes) -> dict[str, str]:
+    """The store's own words, whole: they prove what it once held."""
+    return {"receipt": signed.payload.decode(), "signature": signed.signature}
+
+
+def _accepted(store: StoreId) -> str:
+    return f"rollback_accepted/{store}"
+
+
+def _lost(store: StoreId) -> str:
+    return f"lost/{store}/"
+
+
+def _known(store: StoreId) -> str:
+    return f"lost_known/{store}"
