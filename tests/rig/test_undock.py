@@ -1,0 +1,93 @@
+"""Pulled at the worst moment: while it is read, while its clips travel, while it is erased; and docked again."""
+
+from __future__ import annotations
+
+import cards
+import pytest
+from rig.guest.bays import Reader
+
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(600)]
+
+MARK = b"isomavc1"  # once in each clip, at its beginning
+SLOW = 600_000  # bytes a second
+
+
+def card(path, mp4, *, seed, count=2, size_bytes=1_500_000):
+    files = {f"DCIM/100BCAM/CLIP{number:04d}.MP4": mp4(size_bytes, seed + number) for number in range(count)}
+    return {name: [digest] for name, digest in cards.make_card(path, cards.Part(files=files))[0].digests.items()}
+
+
+def test_p02_pulled_while_it_is_read(module_dock, tmp_path, mp4):
+    dock, image = module_dock, tmp_path / "card.img"
+    digests = card(image, mp4, seed=100)
+    dock.enrol("READ")
+    name = dock.bays.plug("1", "READ", image, reader=Reader(speed=SLOW))
+    dock.wait("reading began", lambda: 0 < dock.bay(1).get("bytes_acquired", 0) < 3_000_000)
+    dock.bays.pull(name)
+    dock.wait_bay(1, "empty")
+    dock.bays.plug("1", "READ", image)
+    bay = dock.wait_bay(1)
+    assert bay["state"] == "ready", bay
+    assert dock.stored("READ") == digests
+    assert cards.count(image, MARK) == 0
+
+
+def test_p02_pulled_while_its_clips_travel_and_docked_in_another_bay(module_dock, tmp_path, mp4):
+    dock, image = module_dock, tmp_path / "card.img"
+    digests = card(image, mp4, seed=200)
+    dock.enrol("TRAVEL")
+    with dock.receiver.away():
+        name = dock.bays.plug("2", "TRAVEL", image)
+        dock.wait("all is read", lambda: dock.bay(2).get("clips_acquired") == 2)
+        dock.bays.pull(name)
+        dock.wait_bay(2, "empty")
+        assert cards.count(image, MARK) == 2, "nothing may be erased before the store has signed"
+        dock.bays.plug("5", "TRAVEL", image)
+    bay = dock.wait_bay(5, timeout_s=150)
+    assert bay["state"] == "ready", bay
+    stored = dock.stored("TRAVEL")
+    assert stored == digests, "what was read once is not pushed twice"
+    assert cards.count(image, MARK) == 0
+
+
+def test_p02_pulled_while_it_is_erased(module_dock, tmp_path, mp4):
+    dock, image = module_dock, tmp_path / "card.img"
+    digests = card(image, mp4, seed=300)
+    dock.enrol("ERASE")
+    name = dock.bays.plug("3", "ERASE", image, reader=Reader(speed=4_000_000))
+    dock.wait("reading ended", lambda: dock.bay(3).get("clips_acquired") == 2)
+    dock.bays.slow(name, SLOW)
+    dock.wait_bay(3, "sanitising")
+    # The first clip's beginning is overwritten: erasing is under way on the medium itself.
+    dock.wait("something is overwritten", lambda: cards.count(image, MARK) < 2)
+    dock.bays.pull(name)
+    dock.wait_bay(3, "empty")
+    dock.bays.plug("3", "ERASE", image)
+    bay = dock.wait_bay(3)
+    assert bay["state"] == "ready", (bay, dock.clips())
+    stored = dock.stored("ERASE")
+    assert {path: stored[path][:1] for path in digests} == digests
+    assert cards.count(image, MARK) == 0
+    dock.machine.run("dockd custody verify /var/lib/dockd", check=True)
+
+
+def test_p08_swapped_between_reading_and_erasing(module_dock, tmp_path, mp4):
+    """Another card with the same serial, the same volume id and the same names, of which nothing was read yet."""
+    dock, first, second = module_dock, tmp_path / "first.img", tmp_path / "second.img"
+    files = [{"DCIM/100BCAM/CLIP0001.MP4": mp4(300_000, seed)} for seed in (401, 402)]
+    made = [
+        cards.make_card(path, cards.Part(files=content, volume_id="1234-ABCD"))[0].digests
+        for path, content in zip((first, second), files, strict=True)
+    ]
+    dock.enrol("SWAP")
+    with dock.receiver.away():
+        name = dock.bays.plug("4", "SWAP", first)
+        dock.wait("all is read", lambda: dock.bay(4).get("clips_acquired") == 1)
+        dock.bays.pull(name)
+        dock.bays.plug("4", "SWAP", second)
+    bay = dock.wait_bay(4, timeout_s=150)
+    assert bay["state"] == "ready", bay
+    (path,) = made[0]
+    assert sorted(dock.stored("SWAP")[path]) == sorted(digests[path] for digests in made)
+    assert cards.count(second, MARK) == 0
+    assert cards.count(first, MARK) == 1, "the camera that was taken away is as it was"
