@@ -17,6 +17,7 @@ import pytest
 
 from dockd.core.sealing import Identity, Sealer
 from dockd.devices.marker import make_marker
+from dockd.model import Medium, MediumKind, Volume
 from dockd.reader.client import ClipRules, ForkServer
 
 pytestmark = pytest.mark.bench
@@ -35,12 +36,13 @@ async def bench():
         incoming.mkdir()
         identity = make_marker(camera, serial="B", made_at=datetime.now(UTC), random=secrets.token_bytes)
         descriptors = [os.open(path, os.O_RDONLY) for path in (camera, incoming)]
+        volume = Volume(name="", filesystem="folder", volume_id=identity.volume_id, root_fd=descriptors[0])
         server = await ForkServer.start()
         reader = await server.reader(
             docking="01890000-0000-7000-8000-000000000001",
             epoch=1,
             bay=1,
-            camera_fd=descriptors[0],
+            medium=Medium(kind=MediumKind.FOLDER, volumes=(volume,)),
             incoming_fd=descriptors[1],
             identity=identity,
             recipients=tuple(recipient.text for recipient in recipients),

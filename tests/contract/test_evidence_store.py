@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
 from dockd.core.age_keys import Identity
+from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, Range, choose_ranges, range_digest
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
 from dockd.core.manifest import Manifest, encode
 from dockd.core.sealing import Sealer
@@ -490,6 +491,31 @@ async def test_p01_a_holding_statement_answers_its_own_nonce_only(store, keys):
 async def test_what_was_never_announced_is_not_held(store, keys):
     with pytest.raises(UploadLost):
         await store.holding(Clip(keys).acquisition, bytes(32))
+
+
+# --- ranges
+
+
+async def test_p01_ranges_are_read_from_the_object_under_the_nonce(store, keys):
+    clip, nonce = Clip(keys, size=600_000), secrets.token_bytes(32)
+    await put(store, clip)
+    await store.receipt(clip.acquisition, clip.manifest)
+    wanted = choose_ranges(len(clip.content), secrets.token_bytes)
+    assert len(wanted) == MAX_RANGES
+    found = await store.ranges(clip.acquisition, nonce, wanted)
+    assert found == tuple(range_digest(nonce, clip.content[one.offset :][: one.length]) for one in wanted)
+    assert await store.ranges(clip.acquisition, bytes(32), wanted) != found
+    whole = (Range(offset=0, length=MAX_TOTAL_BYTES),)
+    assert await store.ranges(clip.acquisition, nonce, whole) == (range_digest(nonce, clip.content[:MAX_TOTAL_BYTES]),)
+
+
+async def test_p01_nothing_is_shown_of_what_is_not_signed_for(store, keys):
+    clip, some = Clip(keys), (Range(offset=0, length=10),)
+    with pytest.raises(UploadLost):
+        await store.ranges(clip.acquisition, bytes(32), some)
+    await put(store, clip)
+    with pytest.raises(StoreIncomplete):
+        await store.ranges(clip.acquisition, bytes(32), some)
 
 
 # --- witness

@@ -252,9 +252,20 @@ async def test_p09_a_spoiled_spool_file_stops_its_own_clip_alone(bench, harm):
 
         bench.store.append = shrinking
     async with running(bench.uplink()) as task:
-        await bench.until(bad.acquisition, "quarantined")
+        await bench.until(bad.acquisition, "spoiled")
         await bench.until(good.acquisition, "stored")
         assert not task.done()
+    assert [row.acquisition for row in await bench.journal.read(lambda tx: tx.spoiled())] == [bad.acquisition]
+
+
+async def test_p02_a_spool_that_is_away_for_a_while_loses_no_clip(bench):
+    row = await bench.sealed(1 << 20)
+    away = bench.spool.directory.rename(bench.spool.directory.with_name("away"))
+    async with running(bench.uplink()):
+        await bench.clock.until_slept()
+        assert (await bench.row(row.acquisition)).state == "spooled"
+        away.rename(bench.spool.directory)
+        await bench.until(row.acquisition, "stored")
 
 
 async def test_p02_a_lost_spool_file_of_a_finished_upload_is_no_loss(bench):

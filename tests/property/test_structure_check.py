@@ -1,6 +1,7 @@
 """The structure check against files that nobody made by hand: random, mutated, cut, nested."""
 
 import struct
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -16,6 +17,7 @@ CLIPS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parents
 WHOLE_FILES = ["faststart.mp4", "mjpeg.avi", "plain.avi", "plain.mov", "plain.mp4"]  # no prefix of these is a recording
 PACKETS = {"stream.ts": 188, "stream.m2ts": 192}
 MEMORY_BYTES = 50 * 1024 * 1024
+BLOCK_BYTES = 256 * 1024  # the least that a reader hands over at once
 
 
 def check(content, sizes=()):
@@ -242,3 +244,26 @@ def test_p10_memory_is_bounded_whatever_the_index_holds():
         tracemalloc.stop()
     assert verdict.status is VerdictStatus.DAMAGED
     assert peak < MEMORY_BYTES
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY_FILE)
+def test_p09_no_file_keeps_the_check_busy_for_a_second(content):
+    """Of this thread's own time: the machine's other work does not count."""
+    begun_s = time.thread_time()
+    check(content)
+    assert time.thread_time() - begun_s < 1.0
+
+
+def test_p09_no_block_of_a_hostile_index_keeps_the_check_busy_for_a_second():
+    structure, at = StructureCheck(), 0
+    for block in hostile_tables():
+        for offset in range(0, len(block), BLOCK_BYTES):
+            piece = memoryview(block)[offset : offset + BLOCK_BYTES]
+            begun_s = time.thread_time()
+            structure.feed(at, piece)
+            assert time.thread_time() - begun_s < 1.0
+            at += len(piece)
+    begun_s = time.thread_time()
+    structure.finish(at)
+    assert time.thread_time() - begun_s < 1.0

@@ -22,9 +22,11 @@ from dockd.errors import (
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {
-    *("demo", "init", "run", "receiver", "receiver enrol", "camera", "camera make", "status"),
+    *("demo", "init", "run", "receiver", "receiver enrol", "receiver accept-log", "camera", "camera make", "status"),
+    *("store", "store accept-rollback", "store accept-loss", "store lost"),
     *("clips", "clips release", "clips retry", "custody", "custody verify", "custody show"),
-    *("open", "check-config", "version"),
+    *("bays", "bays list", "bays learn", "camera enrol", "camera forget", "camera list", "camera probe"),
+    *("open", "check-config", "install-system", "version"),
 }
 
 

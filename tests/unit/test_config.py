@@ -80,6 +80,8 @@ def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(name, m
             table = table.model_fields[part].annotation
         field = table.model_fields[last]
         comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
+        if key == "bays.ports":  # none by default: the shipped ones are examples
+            continue
         if field.is_required() or not comparable:
             continue
         value = document
@@ -140,6 +142,54 @@ def test_bays_are_the_numbered_directories(station, tmp_path):
     assert sorted(load.load_station(station).bay_directories()) == [1, 2, 10]
 
 
+PORTS = (
+    '[cameras]\ndirectory = "."\n'
+    '[bays.ports]\n3 = ["0000:00:14.0/1"]\n12 = ["0000:00:14.0/2.1", "dummy_hcd.0/2.2.3"]\n[seal]'
+)
+
+
+def test_bays_are_usb_ports_too(station):
+    station.write_text(STATION.replace("[seal]", PORTS))
+    config = load.load_station(station)
+    assert config.bays.port_numbers() == {"0000:00:14.0/1": 3, "0000:00:14.0/2.1": 12, "dummy_hcd.0/2.2.3": 12}
+    assert sorted(config.bay_directories()) == [1]
+    station.write_text(STATION.replace("[seal]", PORTS).replace('folder_root = "bays"\n', ""))
+    config = load.load_station(station)
+    assert config.bays.folder_root is None
+    assert not config.bay_directories()
+    assert sorted(config.bays.ports) == ["12", "3"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "found"),
+    [
+        ('03 = ["0000:00:14.0/1"]', 'bays.ports: found "03"'),
+        ("3 = []", "bays.ports: found a table"),
+        ('3 = ["0000:00:14.0/1"]\n4 = ["0000:00:14.0/1"]', "bays.ports: found a table"),
+        ('3 = ["usb-0:3"]', 'bays.ports: found "usb-0:3"'),
+        ('3 = ["0000:00:14.0/0"]', 'bays.ports: found "0000:00:14.0/0"'),
+        ('3 = "0000:00:14.0/1"', 'bays.ports: found "0000:00:14.0/1"'),
+    ],
+)
+def test_a_port_that_is_none_is_refused(station, ports, found):
+    station.write_text(STATION.replace("[seal]", f"[bays.ports]\n{ports}\n[seal]"))
+    (line,) = problems(station)
+    assert line.startswith(f"{found}; allowed: a table of bay numbers, each with a list of USB ports")
+
+
+def test_a_station_without_any_bay_is_refused(station):
+    station.write_text(STATION.replace('folder_root = "bays"', ""))
+    (line,) = problems(station)
+    assert line == "bays: found a table; allowed: a table [bays] with folder_root, [bays.ports] or both"
+
+
+def test_a_number_is_one_bay(station, tmp_path):
+    (tmp_path / "bays" / "3").mkdir()
+    station.write_text(STATION.replace("[seal]", PORTS))
+    (line,) = problems(station)
+    assert line.startswith(f"bays.ports: found {tmp_path / 'bays' / '3'} (bay 3 is this directory, too)")
+
+
 def test_every_mistake_is_told_at_once(station):
     station.write_text(
         STATION.replace(f'id = "{UUID}"', 'id = "dock 1"')
@@ -152,7 +202,6 @@ def test_every_mistake_is_told_at_once(station):
     found = problems(station)
     assert [line.split(": ")[0] for line in found] == [
         "station.id",
-        "bays.folder_root",
         "bays.folder_rot",
         "seal.recipients_file",
         "acquire.block_kib",
@@ -168,8 +217,8 @@ def test_every_mistake_is_told_at_once(station):
         assert "; allowed: " in line
         assert line.split("; allowed: ")[1]
     assert found[0].startswith('station.id: found "dock 1"; allowed: the station\'s UUID')
-    assert found[2] == "bays.folder_rot: found an unknown key (did you mean folder_root?); allowed: folder_root"
-    assert found[4] == "acquire.block_kib: found 8192; allowed: a whole number from 256 to 4096 (KiB)"
+    assert found[1] == "bays.folder_rot: found an unknown key (did you mean folder_root?); allowed: folder_root, ports"
+    assert found[3] == "acquire.block_kib: found 8192; allowed: a whole number from 256 to 4096 (KiB)"
     assert "did you mean spool?" in found[-1]
 
 

@@ -1,10 +1,12 @@
 import asyncio
 import json
 import os
+import resource
 import socket
 import stat
 
 import pytest
+from structlog.testing import capture_logs
 
 from dockd.control.client import ask
 from dockd.control.server import bind, serve
@@ -97,6 +99,24 @@ async def test_an_asker_that_leaves_harms_nobody(api):
     stream = ask(api.path, "count", to=100_000)
     await asyncio.to_thread(next, stream)
     stream.close()
+    assert len(await collect(api.path, "count", to=2)) == 2
+
+
+async def test_p09_a_program_without_free_descriptors_answers_once_it_has_some(api):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    directory = os.open(api.path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as connection, capture_logs() as logged:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (connection.fileno() + 1, hard))
+        try:
+            connection.connect(f"/proc/self/fd/{directory}/control.sock")
+            connection.sendall(b'{"op":"count","to":2}\n')
+            async with asyncio.timeout(20):
+                while not any(entry["event"] == "control_connection_not_taken" for entry in logged):
+                    await asyncio.sleep(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            os.close(directory)
+        assert await asyncio.to_thread(connection.recv, 4096)
     assert len(await collect(api.path, "count", to=2)) == 2
 
 

@@ -25,6 +25,10 @@ def camera(directory, serial="CAM-1"):
     return make_marker(directory, serial=serial, made_at=MADE, random=os.urandom)
 
 
+async def attach(source, plugged):
+    return await source.attach(plugged, await source.identify(plugged))
+
+
 @asynccontextmanager
 async def following(source):
     """The source's events, as a function that waits for the next."""
@@ -116,7 +120,7 @@ async def test_present_renamed_in_and_renamed_away_are_reported(bays, tmp_path):
         first = await following_event()
         assert isinstance(first, Plugged)
         assert (first.bay, first.label) == (1, "first")
-        attachment = await source.attach(first)
+        attachment = await attach(source, first)
         assert attachment.identity.serial == "CAM-1"
         assert await attachment.identify_again() == attachment.identity
         camera(tmp_path / "second", serial="CAM-2")
@@ -128,11 +132,11 @@ async def test_present_renamed_in_and_renamed_away_are_reported(bays, tmp_path):
         with pytest.raises(CameraGone):
             await attachment.identify_again()
         with pytest.raises(CameraGone):
-            await source.attach(first)
+            await attach(source, first)
         await attachment.aclose()
         await attachment.aclose()
         with pytest.raises(CameraGone):
-            _ = attachment.root_fd
+            _ = attachment.medium
 
 
 async def test_p08_a_folder_that_is_no_camera_is_refused_and_nothing_in_it_touched(bays):
@@ -143,7 +147,7 @@ async def test_p08_a_folder_that_is_no_camera_is_refused_and_nothing_in_it_touch
     async with following(source) as following_event:
         plugged = await following_event()
         with pytest.raises(CameraRefused, match=r"dockd camera make .*nothing in it was touched"):
-            await source.attach(plugged)
+            await attach(source, plugged)
     assert (bays[1] / "holiday" / "film.mp4").stat() == before
 
 
@@ -154,7 +158,7 @@ async def test_a_marker_that_comes_late_makes_it_a_camera(bays):
         bare = await following_event()
         make_marker(bays[1] / "cam", serial="L", made_at=MADE, random=os.urandom)
         assert await following_event() == Unplugged(bay=BAY, device=bare.device)
-        attachment = await source.attach(await following_event())
+        attachment = await attach(source, await following_event())
         assert attachment.identity.serial == "L"
         await attachment.aclose()
 
@@ -168,13 +172,13 @@ async def test_p08_a_second_folder_in_a_bay_waits_until_the_first_left(bays, tmp
         (tmp_path / "aa").rename(bays[1] / "aa-second")
         second = await following_event()
         with pytest.raises(CameraRefused, match="already holds zz-first"):
-            await source.attach(second)
+            await attach(source, second)
         (bays[1] / "zz-first").rename(tmp_path / "away")
         assert await following_event() == Unplugged(bay=BAY, device=first.device)
         assert await following_event() == Unplugged(bay=BAY, device=second.device)
         again = await following_event()
         assert again == second
-        attachment = await source.attach(again)
+        attachment = await attach(source, again)
         assert attachment.identity.serial == "CAM-2"
         await attachment.aclose()
 
@@ -189,7 +193,7 @@ async def test_p08_another_directory_under_the_same_name_is_another_device(bays,
         (tmp_path / "other").rename(bays[1] / "cam")
         seen = [await following_event(), await following_event()]
         assert seen[0] == Unplugged(bay=BAY, device=first.device)
-        attachment = await source.attach(seen[1])
+        attachment = await attach(source, seen[1])
         assert attachment.identity.serial == "B"
         await attachment.aclose()
 

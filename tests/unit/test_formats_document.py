@@ -19,7 +19,7 @@ from dockd.core.keyfiles import StationPublic, StorePublic
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
 from dockd.core.manifest import Manifest
 from dockd.core.sshsig import SigningKey
-from dockd.model import CameraIdentity, Category, VerdictStatus
+from dockd.model import CameraIdentity, Category, Named, VerdictStatus
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 STATION, STORE = "11111111-1111-4111-8111-111111111111", "33333333-3333-4333-8333-333333333333"
@@ -34,15 +34,16 @@ def key_of(byte):
 MANIFEST_KEY, CHECKPOINT_KEY, STORE_KEY = key_of(0x11), key_of(0x22), key_of(0x33)
 
 
-def the_manifest():
+def the_manifest(**changes):
+    values = {"path": b"EVIDENCE/first light.txt"} | changes
     return manifest.encode(
         Manifest(
+            **values,
             acquisition=CLIP,
             station=STATION,
             bay=3,
             docking=DOCKING,
             camera=CameraIdentity(serial="BC-17", model="Demo", volume_id="6A7F-01D2"),
-            path=b"EVIDENCE/first light.txt",
             size_bytes=13,
             mtime_ns=1_769_925_600_123_456_789,
             recorded_at=None,
@@ -65,6 +66,22 @@ def the_manifest():
             custody_seq=2,
             nonce=b"\x44" * 32,
         )
+    )
+
+
+def the_second_manifest():
+    return the_manifest(
+        path=b"DCIM/20260201_073000_007_A17_EVD.txt",
+        profile="precinct-7",
+        profile_version=3,
+        named=Named(
+            started_at=AT,
+            local="2026-02-01T07:30:00",
+            time_zone="Europe/Berlin",
+            sequence="007",
+            officer="A17",
+            category="EVD",
+        ),
     )
 
 
@@ -122,6 +139,7 @@ def examples():
         "station.pub": keyfiles.format_station_pub(station),
         "manifest": content.decode() + "\n",
         "manifest digest": canonical.digest(content),
+        "manifest, version 2": the_second_manifest().decode() + "\n",
         "manifest signature": sshsig.sign(MANIFEST_KEY, sshsig.MANIFEST, content),
         "receipt": receipt.decode() + "\n",
         "receipt digest": canonical.digest(receipt),
@@ -161,8 +179,9 @@ def test_p07_the_log_in_the_document_verifies():
 
 def test_the_document_names_every_field():
     text = DOCUMENT.read_text()
-    for name in ("manifest", "receipt", "holding"):
-        for key in json.loads(EXAMPLES[name]):
+    for name in ("manifest", "manifest, version 2", "receipt", "holding"):
+        stated = json.loads(EXAMPLES[name])
+        for key in (*stated, *stated.get("named", ())):
             assert f"`{key}`" in text, key
     for line in EXAMPLES["log"].splitlines():
         for key in json.loads(line):

@@ -16,8 +16,9 @@ from dockd.core.sealing import Identity, Sealer
 from dockd.errors import VerificationFailed
 
 _PROGRAM = """
-import sys
+import signal, sys
 from dockd.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs inherit as ignored
 sys.exit(main(["open", *sys.argv[1:]]))
 """
 

@@ -2,11 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dockd.core.admission import admit
 from dockd.core.ids import uuid7
 from dockd.core.remnants import remnant_name, remnant_of
-from dockd.errors import CameraRefused, CameraTwice
-from dockd.model import CameraIdentity
 from dockd.station.postponed import Postponed
 from dockd.station.progress import Progress
 
@@ -63,16 +60,6 @@ def test_progress_counts_bytes_over_the_last_seconds():
     progress.report("A", "reread", 500, 15.0)
     assert progress.acquiring_bytes() == 0
     assert progress.rate_bytes_s(100.0) == 0
-
-
-def test_p08_a_second_camera_with_the_same_serial_is_not_admitted():
-    camera = CameraIdentity(serial="S", model="M", volume_id="V1")
-    other = CameraIdentity(serial="T", model="M", volume_id="V1")
-    admit(camera, [(1, other)])
-    with pytest.raises(CameraTwice, match="bay 3"):
-        admit(camera, [(1, other), (3, CameraIdentity(serial="S", model="M", volume_id="V2"))])
-    with pytest.raises(CameraRefused):
-        admit(CameraIdentity(serial="", model="M", volume_id="V"), [])
 
 
 def test_a_remnant_says_whose_it_is():

@@ -130,7 +130,7 @@ CAMERA = shape(vendor=text, product=text, serial=text, model=text, volume_id=tex
 
 MANIFEST: dict[str, Check] = {  # [4]
     "type": one_of("manifest"),
-    "v": one_of(1),
+    "v": one_of(1, 2),
     "acquisition": like(UUID),
     "station": like(UUID),
     "docking": like(UUID),
@@ -141,7 +141,7 @@ MANIFEST: dict[str, Check] = {  # [4]
     "mtime": either(is_time, one_of(None)),
     "mtime_ns": like(DECIMALS),
     "recorded_at": either(is_time, one_of(None)),
-    "recorded_at_source": one_of("container", "none"),
+    "recorded_at_source": one_of("container", "name", "none"),
     "duration_ms": either(number_from(0), one_of(None)),
     "clock_offset_ms": either(number, one_of(None)),
     "category": one_of("evidence", "none"),
@@ -155,8 +155,15 @@ MANIFEST: dict[str, Check] = {  # [4]
     "dockd": text,
     "custody_seq": number_from(0),
     "nonce": like(HEX64),
-    "role": text,
+    "role": one_of("clip", "sidecar"),
     "of": either(like(UUID), one_of(None)),
+}
+NAMED = shape(
+    started_at=either(is_time, one_of(None)), local=text, time_zone=text, sequence=text, officer=text, category=text
+)
+MANIFEST_MAY_HAVE: dict[str, Check] = {  # [4.1]
+    "profile": shape(name=lambda value: text(value) and value != "", version=number_from(1)),
+    "named": either(NAMED, one_of(None)),
 }
 RECEIPT: dict[str, Check] = {  # [5]
     "type": one_of("receipt"),
@@ -598,7 +605,9 @@ class Stored:
     receipt_digest: str
 
 
-def read_signed(path: Path, key: Key, namespace: str, keys: dict[str, Check], wrong: Wrong) -> tuple[dict | None, str]:
+def read_signed(
+    path: Path, key: Key, namespace: str, keys: dict[str, Check], wrong: Wrong, *, may: dict[str, Check] | None = None
+) -> tuple[dict | None, str]:
     """The record and the digest of its bytes; the signature is checked over the bytes as they stand."""
     if not path.is_file():
         wrong(f"{path.name} is missing")
@@ -607,7 +616,7 @@ def read_signed(path: Path, key: Key, namespace: str, keys: dict[str, Check], wr
     if not ssh_signature_holds(key, namespace, raw, path.with_name(path.name + ".sig")):
         wrong(f"{path.name} is not signed by {key.comment}: edited, or its signature was")
     try:
-        return canonical(raw, keys), sha256_digest(raw)
+        return canonical(raw, keys, may), sha256_digest(raw)
     except BadBytes as what:
         wrong(f"{path.name}: {what}")
         return None, sha256_digest(raw)
@@ -629,6 +638,13 @@ def check_manifest(stored: Stored, keys: Keys, log: Log | None, wrong: Wrong) ->
         wrong("mtime and mtime_ns of the manifest do not agree")
     if (manifest["recorded_at"] is None) != (manifest["recorded_at_source"] == "none"):
         wrong("recorded_at and recorded_at_source of the manifest do not agree")
+    if any((key in manifest) != (manifest["v"] == 2) for key in MANIFEST_MAY_HAVE):
+        wrong("a manifest of version 2 has a profile and names, one of version 1 has neither")
+    started_at = (manifest.get("named") or {}).get("started_at")
+    if manifest["recorded_at_source"] != "container" and manifest["recorded_at"] != started_at:
+        wrong("the start of the recording is not what the name says")
+    if manifest["role"] == "clip" and manifest["of"] is not None:
+        wrong("a clip that belongs to another")
     if manifest["size_bytes"] != manifest["plaintext"]["size_bytes"]:
         wrong("the file's length and that of the plaintext differ in the manifest")
     if log:
@@ -682,7 +698,9 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
     for place in sorted((directory / "acquisitions" / keys.station).glob("*")):
         wrong = report.about(f"acquisition {place.name}")
         stored = kept[place.name] = Stored(
-            *read_signed(place / "manifest.json", keys.manifest, "manifest.v1@dockd", MANIFEST, wrong),
+            *read_signed(
+                place / "manifest.json", keys.manifest, "manifest.v1@dockd", MANIFEST, wrong, may=MANIFEST_MAY_HAVE
+            ),
             *read_signed(place / "receipt.json", keys.store, "receipt.v1@dockd", RECEIPT, wrong),
         )
         if stored.manifest:

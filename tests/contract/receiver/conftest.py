@@ -205,6 +205,10 @@ class Station:
         assert answer.status_code == 200, answer.text
         return url, sshsig.signed_from_json(answer.json())
 
+    async def ranges(self, clip, *wanted, nonce=None):
+        body = {"type": "ranges-request", "v": 1, "nonce": (nonce or bytes(32)).hex(), "ranges": list(wanted)}
+        return await self.http.post(f"/acquisitions/{clip.acquisition}/ranges", content=canonical.encode(body))
+
     async def holding(self, clip, nonce=None):
         body = canonical.encode({"type": "holding-request", "v": 1, "nonce": (nonce or bytes(32)).hex()})
         return await self.http.post(f"/acquisitions/{clip.acquisition}/holding", content=body)

@@ -1,7 +1,9 @@
 """Manifests, receipts and holding statements: what is taken, what is refused, and what is signed for."""
 
+import hashlib
 import os
 import secrets
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -281,6 +283,46 @@ async def test_another_stations_acquisition_is_as_if_not_there(receiver, station
     problem(await other.receipt(other.clip()), Kind.NOT_FOUND)
 
 
+# --- ranges
+
+
+async def test_p01_ranges_are_digests_of_the_nonce_and_the_bytes(station):
+    clip, nonce = station.clip(), secrets.token_bytes(32)
+    await station.stored(clip)
+    answer = await station.ranges(clip, [0, 5], [99_000, 1000], [7, 0], nonce=nonce)
+    pieces = (clip.content[:5], clip.content[99_000:100_000], b"")
+    digests = [hashlib.sha256(nonce + piece).hexdigest() for piece in pieces]
+    assert answer.json() == {"type": "ranges", "v": 1, "digests": digests}
+
+
+async def test_ranges_that_are_none_are_refused(station, problem):
+    clip = station.clip()
+    await station.sent(clip)
+    problem(await station.ranges(clip, [0, 5]), Kind.INCOMPLETE)
+    await station.receipt(clip)
+    beyond = [len(clip.content) - 1, 2]
+    for wanted in ([[0]], [[0, 1, 2]], [[0, -1]], [["0", 1]], [[True, 1]], ["x"], [beyond], [[0, 1]] * 65):
+        problem(await station.ranges(clip, *wanted), Kind.MALFORMED)
+    problem(await station.ranges(clip, *[[0, 90_000]] * 3), Kind.MALFORMED)
+    problem(await station.ranges(clip, [0, 1], nonce=b"short"), Kind.MALFORMED)
+    problem(await (await station.receiver.station()).ranges(clip, [0, 1]), Kind.NOT_FOUND)
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "link"])
+async def test_p01_ranges_of_a_lost_object_are_not_answered(receiver, station, problem, damage):
+    clip = station.clip()
+    await station.stored(clip)
+    path = receiver.store / "acquisitions" / station.id / clip.acquisition / "clip.age"
+    if damage == "short":
+        path.chmod(0o600)
+        os.truncate(path, 60_000)
+    else:
+        path.rename(path.with_name("elsewhere"))
+    if damage == "link":
+        path.symlink_to("elsewhere")
+    problem(await station.ranges(clip, [90_000, 5]), Kind.OBJECT_LOST)
+
+
 # --- holding
 
 
@@ -331,3 +373,24 @@ async def test_p01_a_rehash_finds_a_changed_byte(receiver, station, problem):
     await receiver.stop()
     await receiver.start(replace(receiver.settings, holding_rehash=True))
     problem(await station.holding(clip), Kind.OBJECT_LOST)
+
+
+async def test_p01_a_receiver_restored_from_a_back_up_takes_again_what_it_lost(receiver, station, problem):
+    """What a station relies on: it says that it does not hold the later clips, and goes on from its older receipt."""
+    early, late = station.clip(), station.clip()
+    await station.stored(early)
+    await receiver.stop()
+    backup = receiver.store.with_name("backup")
+    shutil.copytree(receiver.store, backup)
+    await receiver.start()
+    await station.stored(late)
+    await receiver.stop()
+    shutil.rmtree(receiver.store)
+    backup.rename(receiver.store)
+    await receiver.start()
+    await station.log_in()
+    assert (await station.holding(early)).status_code == 200
+    problem(await station.holding(late), Kind.NOT_FOUND)
+    problem(await station.ranges(late, [0, 1]), Kind.NOT_FOUND)
+    _, signed = await station.stored(late)
+    assert _verify(receiver, station, late, signed).receipt_seq == 2

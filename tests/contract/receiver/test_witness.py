@@ -5,6 +5,8 @@ import json
 import pytest
 
 from dockd.core import checkpoint, merkle, receipts
+from dockd.errors import VerificationFailed
+from dockd.receiver.generation import accept_log
 from dockd.receiver.problems import Kind
 
 STORE = "0190a5c0-0000-4000-8000-00000000000a"
@@ -106,3 +108,28 @@ async def test_what_is_no_checkpoint_submission_is_refused(station, problem):
     for changes in ({"old_size": -1}, {"proof": ["xx"]}, {"proof": ["00" * 32] * 129}, {"note": 1}, {"more": 1}):
         body = json.dumps(good | changes).encode()
         problem(await station.http.post("/checkpoints", content=body), Kind.MALFORMED)
+
+
+async def test_p07_a_log_that_begins_anew_has_to_be_accepted_by_a_person(receiver, station, problem):
+    old, new = Log(station, 12, generation=1), Log(station, 5, salt="new", generation=2)
+    await station.checkpoint(old.note(9), 0)
+    problem(await station.checkpoint(new.note(5), 9), Kind.OTHER_LOG)
+    with pytest.raises(VerificationFailed, match="newer generation"):
+        accept_log(receiver.store, station.id, 1)
+    with pytest.raises(VerificationFailed, match="not enrolled"):
+        accept_log(receiver.store, "0190a5c0-0000-4000-8000-00000000000b", 2)
+
+    for _ in range(2):
+        done = accept_log(receiver.store, station.id, 2)
+        assert (done.former, done.former_size) == (checkpoint.origin_of(station.id, 1), 9)
+    assert await _size(station) == 0
+    problem(await station.checkpoint(old.note(12), 0, ()), Kind.CHECKPOINT_SIZE)
+    assert (await station.checkpoint(new.note(5), 0)).status_code == 200
+    kept = (receiver.store / "checkpoints" / f"{station.id}.generation-1").read_bytes()
+    assert kept.startswith(old.note(9))
+    assert await _size(station) == 5
+    problem(await station.checkpoint(old.note(12), 5, old.proof(5, 12)), Kind.OTHER_LOG)
+    problem(await station.checkpoint(Log(station, 3, generation=3).note(3), 5), Kind.OTHER_LOG)
+    await receiver.stop()
+    await receiver.start()
+    assert await _size(station) == 5

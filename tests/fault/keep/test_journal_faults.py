@@ -15,68 +15,56 @@ import pytest
 
 from dockd.core.custody import previous_hash
 from dockd.errors import JournalError
-from dockd.keep.custody_file import Mirror
-from dockd.keep.journal import Seams
-from dockd.keep.ledger import _commit
+from dockd.faultpoints import Point
+from dockd.faults import Faults, parse
 
 
 def note(number):
     return lambda tx: (tx.put("last", str(number)), tx.record("test.noted", details={"number": number}))[1]
 
 
-class FailingMirror(Mirror):
-    """Fails in one way at the append after the next `good` ones."""
+class Failing(Faults):
+    """Fails in one way at the transaction after the next `good` ones."""
 
-    def __init__(self, path, *, way, good):
-        super().__init__(path)
+    def __init__(self, part, way, good):
+        self.part = part
         self.way = way
         self.good = good
 
-    def append(self, lines):
-        self.good -= 1
-        if self.good >= 0:
-            super().append(lines)
-            return
-        block = b"".join(line + b"\n" for line in lines)
+    def act(self, point, call, *args, **kwargs):
+        if (point, self.part) == (Point.JOURNAL_COMMIT, "commit") and self.is_time():
+            if self.way == "not persisted":
+                raise sqlite3.OperationalError("disk I/O error")
+            call(*args, **kwargs)
+            raise sqlite3.OperationalError("persisted, but the answer was lost")
+        if (point, self.way) == (Point.MIRROR_SYNC, "answer lost") and self.good < 0:
+            call(*args, **kwargs)
+            raise OSError(5, "written and synced, but the answer was lost")
+        return call(*args, **kwargs)
+
+    def write(self, point, fd, block, offset=None):
+        if (point, self.part) != (Point.MIRROR_DATA, "mirror") or not self.is_time():
+            return super().write(point, fd, block, offset)
+        block = bytes(block)
         if self.way == "nothing written":
             raise OSError(28, "No space left on device")
-        if self.way == "torn":
-            os.write(self._fd, block[: len(block) // 2])
-            raise OSError(5, "Input/output error")
-        if self.way == "torn into zeros":
-            os.write(self._fd, block[:20] + bytes(len(block) - 20))
-            raise OSError(5, "Input/output error")
-        if self.way == "first line only":
-            os.write(self._fd, lines[0] + b"\n")
-            raise OSError(5, "Input/output error")
-        super().append(lines)
-        raise OSError(5, "written and synced, but the answer was lost")
+        if self.way == "answer lost":
+            return super().write(point, fd, block, offset)
+        torn = {
+            "torn": block[: len(block) // 2],
+            "torn into zeros": block[:20] + bytes(len(block) - 20),
+            "first line only": block[: block.index(b"\n") + 1],
+        }
+        os.write(fd, torn[self.way])
+        raise OSError(5, "Input/output error")
 
-
-def failing_commit(way, good):
-    left = [good]
-
-    def commit(connection):
-        left[0] -= 1
-        if left[0] >= 0:
-            _commit(connection)
-        elif way == "not persisted":
-            raise sqlite3.OperationalError("disk I/O error")
-        else:
-            _commit(connection)
-            raise sqlite3.OperationalError("persisted, but the answer was lost")
-
-    return commit
+    def is_time(self):
+        self.good -= 1
+        return self.good == -1
 
 
 MIRROR_WAYS = ("nothing written", "torn", "torn into zeros", "first line only", "answer lost")
 COMMIT_WAYS = ("not persisted", "answer lost")
-
-
-def seams(part, way, good):
-    if part == "mirror":
-        return Seams(mirror=lambda path: FailingMirror(path, way=way, good=good))
-    return Seams(commit=failing_commit(way, good))
 
 
 FAULTS = [("mirror", way) for way in MIRROR_WAYS] + [("commit", way) for way in COMMIT_WAYS]
@@ -85,7 +73,7 @@ FAULTS = [("mirror", way) for way in MIRROR_WAYS] + [("commit", way) for way in 
 @pytest.mark.parametrize("good", [0, 1, 5])
 @pytest.mark.parametrize(("part", "way"), FAULTS)
 async def test_p02_p07_a_failing_write_stops_the_journal_and_a_restart_mends_it(kit, part, way, good):
-    journal = await kit.open(seams=seams(part, way, good))
+    journal = await kit.open(faults=Failing(part, way, good))
     for number in range(good):
         await journal.write(note(number))
     gate = threading.Event()
@@ -123,12 +111,13 @@ async def test_p02_p07_a_failing_write_stops_the_journal_and_a_restart_mends_it(
 async def test_a_checkpoint_that_cannot_be_written_stops_nothing(kit):
     failing = []
 
-    def write_file(path, content):
-        if path.name == "checkpoint" and failing:
-            raise OSError(28, "No space left on device")
-        path.write_bytes(content)
+    class Full(Faults):
+        def write(self, point, fd, block, offset=None):
+            if point is Point.CHECKPOINT_DATA and failing:
+                raise OSError(28, "No space left on device")
+            return super().write(point, fd, block, offset)
 
-    journal = await kit.open(seams=Seams(write_file=write_file))
+    journal = await kit.open(faults=Full())
     failing.append(True)
     await journal.write(note(1))
     with pytest.raises(JournalError, match="cannot write"):
@@ -289,7 +278,7 @@ async def test_a_database_that_was_damaged_is_refused_in_a_sentence(kit, harm):
         "a page": content[:100] + bytes(5000) + content[5100:],
     }
     database.write_bytes(spoiled[harm])
-    with pytest.raises(JournalError, match=r"journal\.sqlite cannot be used: .*keep copies"):
+    with pytest.raises(JournalError, match=r"journal\.sqlite cannot be used: .*rebuilds what can be proven"):
         await kit.open()
     assert database.read_bytes() == spoiled[harm]
     database.write_bytes(content)
@@ -297,10 +286,7 @@ async def test_a_database_that_was_damaged_is_refused_in_a_sentence(kit, harm):
 
 
 async def test_a_full_disk_is_named_with_what_to_do(kit):
-    def commit(_connection):
-        raise OSError(28, "No space left on device")
-
-    journal = await kit.open(seams=Seams(commit=commit))
+    journal = await kit.open(faults=parse("enospc@journal.commit"))
     with pytest.raises(JournalError, match="the disk is full: make room"):
         await journal.write(note(1))
 

@@ -9,15 +9,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from card_source import Card, CardSource
+from cards import MIB, Part
 
 from dockd.app.clock import MachineClock
 from dockd.control.server import bind
 from dockd.core.keyfiles import StationPublic
+from dockd.core.profile import FOLDER, EraseMethod
 from dockd.core.sealing import Identity, Opener
 from dockd.core.sshsig import SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.marker import make_marker
-from dockd.keep.journal import Journal
+from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.station.daemon import Daemon, Machine
@@ -25,6 +28,7 @@ from dockd.station.status import take_snapshot
 from dockd.stores.memory import MemoryStore
 
 PATIENCE_S = 40
+MARK = b"a mark that stands in every block of a clip and nowhere else"
 
 
 class FixedLive:
@@ -32,9 +36,15 @@ class FixedLive:
 
     keep = timedelta(days=1)
 
-    def rules(self):
+    def rules(self, profile=FOLDER):
         return ClipRules(
-            suffixes=(".mp4",), evidence_directories=("EVIDENCE",), max_depth=8, max_files=1000, block_bytes=1 << 20
+            suffixes=(".mp4",),
+            evidence_directories=("EVIDENCE",),
+            max_depth=8,
+            max_files=1000,
+            block_bytes=1 << 20,
+            files=profile.files,
+            names=profile.names,
         )
 
     def keep_after_receipt(self):
@@ -62,20 +72,19 @@ class Station:
         self.clock = MachineClock()
         self.store = MemoryStore(store=str(uuid.uuid4()), key=SigningKey.generate(), station=public, clock=self.clock)
         self.max_spool_bytes = 0
+        self.live = FixedLive()
         self.task = None
 
-    async def start(self):
-        self.journal = await Journal.open(
-            self.directory / "state", station=self.name, clock=self.clock, checkpoint_key=self.checkpoint_key
-        )
+    async def start(self, sources=None):
         self.spool = Spool(self.directory / "spool", reserve_bytes=0, max_bytes=self.max_spool_bytes)
+        self.journal = await open_journal(self.directory / "state", self.spool, self.origins())
         self.forkserver = await ForkServer.start(faults=self.faults)
         self.daemon = Daemon(
             Machine(
                 station=self.name,
                 trial=True,
                 bays=sorted(self.bays),
-                sources=(FolderSource(self.bays),),
+                sources=sources or (FolderSource(self.bays),),
                 journal=self.journal,
                 spool=self.spool,
                 store=self.store,
@@ -86,12 +95,21 @@ class Station:
                 min_retention=timedelta(days=31),
                 slots=3,
                 patch_bytes=1 << 20,
-                live=FixedLive(),
+                live=self.live,
                 clock=self.clock,
                 random=os.urandom,
             )
         )
         self.task = asyncio.create_task(self.daemon.run())
+
+    def origins(self) -> Origins:
+        return Origins(
+            station=self.name,
+            store=self.store.store,
+            clock=self.clock,
+            checkpoint_key=self.checkpoint_key,
+            manifest_key=self.manifest_key.public,
+        )
 
     async def stop(self):
         if self.task is None:
@@ -184,3 +202,44 @@ async def make_station(tmp_path):
     yield make
     for one in made:
         await one.stop()
+
+
+@pytest.fixture
+def clip(mp4):
+    """A whole MP4 clip, with the mark in its media, unlike any other with another number."""
+
+    def make(number):
+        content = bytearray(mp4(100_000, number))
+        content[-50_000 : -50_000 + len(MARK)] = MARK
+        return bytes(content)
+
+    return make
+
+
+@pytest.fixture
+async def cards(tmp_path, make_station):
+    """`cards(...)`: a card; with the station that it can be plugged into."""
+    if os.geteuid() != 0:
+        pytest.skip("loop devices and mounts need root")
+    made, stations = [], []
+
+    class Bench:
+        def __init__(self):
+            self.source = CardSource()
+
+        def card(self, files, *, erase=EraseMethod.DELETE, serial="CARD1", **changes):
+            values = {"kind": "ext4", "files": files, "size_bytes": 32 * MIB, "cluster_bytes": 4096}
+            made.append(Card(tmp_path / "cards", Part(**(values | changes)), serial=serial, erase=erase))
+            return made[-1]
+
+        async def station(self, **options):
+            station = make_station(**options)
+            stations.append(station)
+            await station.start(sources=(self.source,))
+            return station
+
+    yield Bench()
+    for station in stations:
+        await station.stop()
+    for card in made:
+        card.close()

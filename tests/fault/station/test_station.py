@@ -1,13 +1,20 @@
 """Dockings from plug to ready, and what can go wrong in between, in one process with a store in memory."""
 
 import asyncio
+import copy
 import os
 import shutil
+import threading
 
 import pytest
 
+from dockd.core.remnants import remnant_name
+from dockd.core.sshsig import SigningKey
 from dockd.core.transfer import Call
-from dockd.errors import StoreRefused, StoreUnreachable
+from dockd.devices.folder import FolderSource
+from dockd.devices.port import Unplugged
+from dockd.errors import IllegalTransition, StoreRefused, StoreUnreachable
+from dockd.model import FileKind
 from dockd.station.operations import Operations
 
 
@@ -59,6 +66,45 @@ async def test_p02_undocked_at_any_moment_and_docked_again_in_another_bay(statio
     assert len(await station.rows()) == len(clips)
 
 
+class LateKey(SigningKey):
+    """Signs the first manifest only once its docking was ended: the clip is sealed, and nobody waits for it."""
+
+    camera, ended = None, None
+
+    def sign_raw(self, message):
+        camera, self.camera = self.camera, None
+        if camera is not None:
+            camera.rename(camera.parents[2] / "away")
+            assert self.ended.wait(40)
+        return super().sign_raw(message)
+
+
+class Heard(FolderSource):
+    """Tells when it was heard that a camera left."""
+
+    def __init__(self, bays):
+        super().__init__(bays)
+        self.left = threading.Event()
+
+    async def events(self):
+        async for event in super().events():
+            yield event
+            if isinstance(event, Unplugged):
+                self.left.set()
+
+
+async def test_p02_a_clip_sealed_in_the_moment_of_undocking_is_sent_at_once(station, clip):
+    source = Heard(station.bays)
+    station.manifest_key = LateKey.parse(station.manifest_key.private_pem())
+    station.manifest_key.ended = source.left
+    station.manifest_key.camera = station.bays[1] / "CAM1"
+    await station.start(sources=(source,))
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until_row(lambda row: row.state == "stored")
+    assert station.opened() == [clip(1)]
+    assert (station.directory / "away" / "A.mp4").read_bytes() == clip(1)
+
+
 async def test_p01_nothing_is_erased_while_the_store_is_away(station, clip):
     station.store.fail(Call.RECEIPT, *[StoreUnreachable("away")] * 3)
     await station.start()
@@ -94,6 +140,35 @@ async def test_p01_a_store_that_was_rolled_back_stops_all_erasing(station, clip)
     assert (first / "A.mp4").read_bytes() == clip(1)
     assert (second / "B.mp4").read_bytes() == clip(2)
     assert not [event for event in await station.events() if event == "acquisition.warranted"]
+
+
+async def test_p01_a_roll_back_that_an_operator_accepts_ends_with_all_clips_stored_or_listed(station, clip):
+    store = station.store
+    empty = copy.deepcopy((store.kept, store._uploads, store._receipts))
+    await station.start()
+    operations = Operations(station.daemon._sources(), station.daemon._operator_decided)
+    with pytest.raises(IllegalTransition, match="contradicts nothing"):
+        _ = [one async for one in operations.answer("accept_rollback", {"reason": "x"}, "pat")]
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until_states(bay1="ready")
+    store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 100)
+    second = station.camera(2, {"B.mp4": clip(2)})
+    await station.until(lambda now: now.bays[1].clips_stored == 1, "storing")
+    store.kept, store._uploads, store._receipts = empty
+    store._failing[Call.HOLDING].clear()
+    third = station.camera(3, {"C.mp4": clip(3)})
+    await station.until(lambda now: now.alarms, "the alarm")
+    (answer,) = [one async for one in operations.answer("accept_rollback", {"reason": "old back-up"}, "pat")]
+    assert (answer["decision"], answer["operator"]) == ("accept-rollback", "pat")
+    await station.until_states(bay2="ready", bay3="ready")
+    assert station.opened() == sorted([clip(2), clip(3)])
+    assert not list(second.glob("*.mp4"))
+    assert not list(third.glob("*.mp4"))
+    (lost,) = [one async for one in operations.answer("lost", {}, "pat")]
+    assert (lost["path"], lost["state"], lost["receipt_seq"]) == ("A.mp4", "erased", 1)
+    await station.until(lambda now: any(lost["acquisition"] in alarm for alarm in now.alarms), "the alarm about it")
+    _ = [one async for one in operations.answer("accept_loss", {"reason": "reported"}, "pat")]
+    await station.until(lambda now: not now.alarms, "no alarm")
 
 
 async def until_called(store, call, count):
@@ -171,13 +246,85 @@ async def test_p09_a_clip_larger_than_the_spool_waits_and_the_rest_goes_on(stati
     await station.start()
     big = clip(1) + (4_000_008).to_bytes(4, "big") + b"free" + bytes(4_000_000)
     camera = station.camera(1, {"BIG.mp4": big, "SMALL.mp4": clip(2)})
-    await station.until(lambda now: now.bays[0].clips_erased == 1, "the small clip was erased")
-    await station.until(lambda now: now.bays[0].note, "saying why")
-    snapshot = await station.snapshot()
-    assert "no room" in snapshot.bays[0].note
-    assert "spool.max_bytes" in snapshot.bays[0].note
-    assert snapshot.held == (), "no person has to decide on it"
+    bays = await station.until_states(bay1="attention")
+    assert (bays[1].clips_erased, bays[1].clips_needing_spool) == (1, 1)
+    assert "needs_spool" in bays[1].note
+    (held,) = (await station.snapshot()).held
+    assert (held.path, held.state) == (b"BIG.mp4", "needs_spool")
     assert (camera / "BIG.mp4").read_bytes() == big
+    events = await station.events()
+    assert events.count("acquisition.needs_spool") == 1
+    await station.stop()
+
+    station.max_spool_bytes = 0
+    await station.start()
+    await station.until_states(bay1="ready")
+    assert station.opened() == sorted([big, clip(2)])
+    assert not (camera / "BIG.mp4").exists()
+
+
+async def test_a_larger_spool_is_tried_again_on_request(station, clip):
+    station.max_spool_bytes = 50_000
+    await station.start()
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until_states(bay1="attention")
+    station.spool._max_bytes = 0
+    (row,) = await station.rows("needs_spool")
+    operations = Operations(station.daemon._sources(), station.daemon._operator_decided)
+    asked = {"acquisition": row.acquisition, "reason": "the spool was enlarged"}
+    assert [answer async for answer in operations.answer("retry", asked, "tester")]
+    await station.until_states(bay1="ready")
+    assert station.opened() == [clip(1)]
+
+
+async def _spoiled_while_the_store_is_away(station, harm):
+    station.store.fail(Call.REGISTER, *[StoreUnreachable("away")] * 1000)
+    await station.until(lambda now: now.bays[0].clips_acquired == 1, "reading")
+    (row,) = await station.rows()
+    harm(station.spool.path(row.acquisition))
+    return row
+
+
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [_flip_a_bit, lambda path: path.unlink()], ids=["a bit flips", "it vanishes"])
+async def test_p02_a_spoiled_spool_file_is_read_again_from_the_camera(station, clip, harm):
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    first = await _spoiled_while_the_store_is_away(station, harm)
+    assert (camera / "A.mp4").exists()
+    station.store._failing[Call.REGISTER].clear()
+    station.daemon._uplink.nudge()
+    await station.until_states(bay1="ready")
+    assert station.opened() == [clip(1)]
+    assert not (camera / "A.mp4").exists()
+    rows = {row.acquisition: row.state for row in await station.rows()}
+    assert rows.pop(first.acquisition) == "spoiled"
+    assert list(rows.values()) == ["erased"]
+    assert (await station.snapshot()).alarms == ()
+    assert await station.daemon._tidier.tidy(short_of_room=False) >= 0
+    assert station.spool.present() == []
+
+
+async def test_p02_a_spoiled_spool_file_whose_camera_left_is_an_alarm_until_it_comes_back(station, clip):
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await _spoiled_while_the_store_is_away(station, _flip_a_bit)
+    away = camera.rename(station.directory / "CAM1")
+    await station.until_states(bay1="empty")
+    station.store._failing[Call.REGISTER].clear()
+    station.daemon._uplink.nudge()
+    snapshot = await station.until(lambda now: now.alarms and now, "the alarm")
+    assert "dock CAM1 again" in snapshot.alarms[0]
+    assert [(held.state, held.path) for held in snapshot.held] == [("spoiled", b"A.mp4")]
+    away.rename(station.bays[2] / "CAM1")
+    await station.until_states(bay2="ready")
+    assert station.opened() == [clip(1)]
+    assert (await station.snapshot()).alarms == ()
 
 
 async def test_a_bay_says_that_it_waits_for_a_store_that_is_away(station, clip):
@@ -253,3 +400,19 @@ async def test_a_camera_deleted_under_our_feet_is_an_undocking(station, clip):
     await station.until(lambda now: now.bays[0].clips_acquired >= 1, "reading")
     shutil.rmtree(camera)
     await station.until_states(bay1="empty")
+
+
+async def test_p05_a_remnant_that_no_warrant_covers_is_no_odd_file_of_a_ready_camera(station, clip):
+    station.store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 1000)
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until(lambda now: now.bays[0].clips_stored == 1, "storing")
+    (row,) = await station.rows()
+    await station.stop()
+    (camera / "A.mp4").rename(camera / os.fsdecode(remnant_name(row.acquisition)))
+    await station.start()
+    bays = await station.until_states(bay1="attention")
+    assert "not looked into: 1" in bays[1].note
+    noted = await station.journal.read(lambda tx: tx.noted_files(bays[1].docking))
+    (noted,) = (file for file in noted if file.kind is FileKind.REFUSED)
+    assert "no warrant covers" in noted.reason

@@ -1,12 +1,22 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockd.core import manifest
+from dockd.core import canonical, manifest
 from dockd.errors import VerificationFailed
-from dockd.model import VerdictStatus
+from dockd.model import Named, VerdictStatus
+
+NAMED = Named(
+    started_at=datetime(2026, 2, 1, 6, 30, tzinfo=UTC),
+    local="2026-02-01T07:30:00",
+    time_zone="Europe/Berlin",
+    sequence="007",
+    officer="A17",
+    category="EVD",
+)
 
 
 def test_a_manifest_is_read_back(clip):
@@ -17,8 +27,55 @@ def test_a_manifest_is_read_back(clip):
         clip.manifest(role="sidecar", of=clip.acquisition),
         clip.manifest(mtime_ns=-1, path=b"\x00\x1b[2J"),
         clip.manifest(mtime_ns=2**70),
+        clip.manifest(profile="body-cam", profile_version=2),
+        clip.manifest(profile="body-cam", profile_version=2, named=NAMED, recorded_at=None),
+        clip.manifest(profile="body-cam", profile_version=2, named=Named(officer="A17")),
     ):
         assert manifest.decode(manifest.encode(stated)) == stated
+
+
+def second(clip, **changes):
+    """A manifest of version 2, as JSON, with the time of its name."""
+    stated = clip.manifest(profile="body-cam", profile_version=2, named=NAMED, recorded_at=None)
+    record = json.loads(manifest.encode(stated)) | changes
+    return canonical.encode(record)
+
+
+def test_a_profile_makes_it_version_2(clip):
+    assert json.loads(manifest.encode(clip.manifest(named=NAMED)))["v"] == 1
+    record = json.loads(second(clip))
+    assert record["v"] == 2
+    assert record["profile"] == {"name": "body-cam", "version": 2}
+    assert (record["recorded_at"], record["recorded_at_source"]) == ("2026-02-01T06:30:00.000Z", "name")
+    assert manifest.recorded(manifest.decode(second(clip))) == (NAMED.started_at, "name")
+
+
+def test_the_container_knows_better_than_the_name(clip):
+    stated = clip.manifest(profile="body-cam", profile_version=2, named=NAMED)
+    assert manifest.recorded(stated) == (stated.recorded_at, "container")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 1},
+        {"v": 3},
+        {"profile": {"name": "", "version": 2}},
+        {"profile": {"name": "body-cam", "version": 0}},
+        {"profile": {"name": "body-cam", "version": 2, "more": ""}},
+        {"profile": None},
+        {"named": None},  # then nothing says when it was recorded
+        {"named": {"officer": "A17"}},
+        {"recorded_at": "2026-02-01T06:30:01.000Z"},
+        {"recorded_at": None},
+        {"recorded_at": None, "recorded_at_source": "none"},
+        {"recorded_at": None, "recorded_at_source": "container"},
+    ],
+)
+def test_a_profile_that_contradicts_the_rest_is_refused(clip, change):
+    manifest.decode(second(clip))
+    with pytest.raises(VerificationFailed):
+        manifest.decode(second(clip, **change))
 
 
 def test_a_manifest_has_the_documented_fields(clip):

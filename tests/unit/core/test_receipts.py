@@ -77,6 +77,7 @@ def test_p01_a_receipt_for_something_else_is_refused(clip, what):
         {"receipt_seq": 0},
         {"sealed": {"digest": "sha256:" + "0" * 64, "size_bytes": 1300}},
         {"sealed": {"digest": "", "size_bytes": 1300}},
+        {"sealed": {"digest": digest(b"sealed"), "size_bytes": 1301}},
         {"witnessed": {"size": 5}},
         {"witnessed": {"size": -5, "root": "00" * 32}},
         {"retention_until": "tomorrow"},
@@ -99,6 +100,13 @@ def test_p01_a_holding_statement_answers_its_own_nonce_only(clip):
     assert receipts.verify_holding(signed, **wanted, nonce=clip.nonce).nonce == clip.nonce
     with pytest.raises(VerificationFailed, match="another question"):
         receipts.verify_holding(signed, **wanted, nonce=bytes(32))
+
+
+def test_p01_a_holding_statement_by_another_key_is_refused(clip):
+    content = manifest.encode(clip.manifest())
+    wanted = {"store_key": clip.store_key.public, "store": clip.store, "station": clip.station, "manifest": content}
+    with pytest.raises(VerificationFailed, match="another key"):
+        receipts.verify_holding(clip.sign_holding(content, key=SigningKey.generate()), **wanted, nonce=clip.nonce)
 
 
 def test_receipts_follow_one_another(clip):

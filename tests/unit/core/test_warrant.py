@@ -57,6 +57,20 @@ BROKEN = {
         "it is damaged, and nobody released it",
     ),
     "unrecognised": (stated(verdict=VerdictStatus.UNRECOGNISED), "it is unrecognised, and nobody released it"),
+    "its camera unclean": (given(unclean="its journal was not replayed"), "its camera's file system was not clean"),
+    "empty": (
+        lambda clip, case: (
+            stated(size_bytes=0, plaintext_size_bytes=0)(clip, case)
+            | {
+                "acquisition": REPLACE(
+                    clip.row(clip.manifest(size_bytes=0, plaintext_size_bytes=0)),
+                    file=REPLACE(clip.file, size_bytes=0),
+                ),
+                "reread": clip.reread(file=REPLACE(clip.file, size_bytes=0)),
+            }
+        ),
+        "it is empty, and nobody released it",
+    ),
     "receipt of another clip": (
         lambda clip, case: {"receipt": clip.receipt(REPLACE(clip.manifest(), sealed_digest=digest(b"other")))},
         "the receipt is for another acquisition",
@@ -131,6 +145,11 @@ BROKEN = {
     "custody entry is another": (row(custody_seq=6), "its custody entry is not durable"),
     "no custody entry": (row(custody_seq=None), "its custody entry is not durable"),
 }
+
+
+def test_p06_a_clip_of_an_unclean_camera_may_be_released(clip, case):
+    released = REPLACE(case["acquisition"], released_by="uid 0")
+    assert issue(**(case | {"acquisition": released, "unclean": "its journal was not replayed"}))
 
 
 def test_p01_a_warrant_is_issued_where_every_condition_is_met(clip, case):

@@ -563,3 +563,22 @@ def test_long_padding_is_made_of_several_boxes():
         at += len(block)
     assert (at, left, sum(boxes)) == (size, 0, size)
     assert len(boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "container"),
+    [
+        (b"N 50.1 E 8.7\n" * 20, VerdictStatus.INTACT, "sidecar"),
+        (b"7", VerdictStatus.INTACT, "sidecar"),
+        (b"", VerdictStatus.DAMAGED, "unknown"),
+        (bytes(8192), VerdictStatus.DAMAGED, "unknown"),
+        (b"x" + bytes(1 << 20), VerdictStatus.DAMAGED, "unknown"),
+        (b"\0\0\0\x20ftypisom" + b"\0" * 4 + b"isomiso2avc1mp41" + b"\0\0\xff\xffmoov", VerdictStatus.DAMAGED, "mp4"),
+    ],
+)
+def test_p06_a_sidecar_may_be_of_any_format_but_not_of_zeros(content, status, container):
+    structure = StructureCheck(sidecar=True)
+    structure.feed(0, content)
+    verdict = structure.finish(len(content))
+    assert (verdict.status, verdict.container) == (status, container)
+    assert bool(verdict.reasons) == (status is not VerdictStatus.INTACT)

@@ -1,0 +1,436 @@
+"""A small world around dockd's own rules: cameras, a station, a store, all in memory; the rules are the real ones.
+
+What a station decides is decided by `core.lifecycle`, `core.receipts` and `core.warrant`. The world only does what
+those allow, and what accidents, operators and dishonest stores may do. `check` holds it against the promises.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_found, digest, make_manifest
+
+from dockd.core import canonical, receipts, sshsig, warrant
+from dockd.core.lifecycle import ACQUISITION, AcquisitionEvent, AcquisitionState, following
+from dockd.core.manifest import Manifest, encode
+from dockd.core.sshsig import SigningKey
+from dockd.errors import VerificationFailed, WarrantRefused
+from dockd.model import (
+    Acquisition,
+    CacheState,
+    CameraIdentity,
+    Category,
+    FoundFile,
+    Reread,
+    Sealed,
+    SignedBytes,
+    Verdict,
+    VerdictStatus,
+)
+
+A, E = AcquisitionState, AcquisitionEvent
+STORE = str(uuid.UUID(int=2))
+STORE_KEY, FORGER_KEY = SigningKey.generate(), SigningKey.generate()
+MIN_RETENTION = timedelta(days=31)
+OTHER_SIZE = 7
+
+
+class World:
+    """Everything. Each method is something that may happen; it returns whether it came to pass."""
+
+    def __init__(self, cameras: int) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.cameras = [
+            Camera(CameraIdentity(serial=f"C{number}", model="M", volume_id=f"V{number}")) for number in range(cameras)
+        ]
+        self.store, self.backup = Store(), Store()
+        self.rows: dict[str, Acquisition] = {}
+        self.manifests: dict[str, Manifest] = {}
+        self.kept_receipts: dict[str, SignedBytes] = {}
+        self.last_receipt: receipts.VerifiedReceipt | None = None
+        self.log: list[tuple[str, AcquisitionEvent | None]] = []
+        self.durable = 0
+        self.mirror_works = True
+        self.spool: dict[str, int] = {}  # acquisition to the content that was sealed
+        self.stays: dict[int, Stay] = {}
+        self.alarm = False
+        self.lied = False  # the store lost or forged something: what is then missing is its doing
+        self.seen_receipts: list[SignedBytes] = []
+        self.seen_holdings: list[SignedBytes] = []
+        self.recorded: dict[int, str] = {}  # content to what became of it by other hands than dockd's
+        self.erased: list[tuple[int, bool]] = []  # content, and whether the store had it whole at that instant
+        self._count = 0
+
+    # --- outside
+
+    def record(self, camera: Camera, name: int, *, damaged: bool) -> bool:
+        """The camera records a clip, over another one of that name where there is one."""
+        path = b"DCIM/%d.MP4" % name
+        self._lose(camera, path, "overwritten")
+        content = self._number()
+        camera.files[path] = File(content, 100 + content, content, content, damaged)
+        self.recorded[content] = ""
+        return True
+
+    def grow(self, camera: Camera, path: bytes) -> bool:
+        """A file changes in place; sizes may repeat, change times do not."""
+        file = camera.files[path]
+        self.recorded[file.content] = "changed"
+        file.content, file.size, file.mtime = self._number(), OTHER_SIZE, self._count
+        self.recorded[file.content] = ""
+        return True
+
+    def tamper(self, camera: Camera, path: bytes) -> bool:
+        """Other bytes, but the same size and time of change; only the change time that nobody can set tells."""
+        file = camera.files[path]
+        self.recorded[file.content] = "changed"
+        file.content = self._number()
+        self.recorded[file.content] = ""
+        return True
+
+    def remove(self, camera: Camera, path: bytes) -> bool:
+        self._lose(camera, path, "deleted")
+        return True
+
+    def dock(self, camera: Camera, bay: int) -> bool:
+        if camera.bay is not None or any(other.bay == bay for other in self.cameras):
+            return False
+        camera.bay = bay
+        return True
+
+    def undock(self, camera: Camera) -> bool:
+        self.stays.pop(camera.bay or 0, None)
+        camera.bay = None
+        self._abandon_reads()
+        return True
+
+    def exchange(self, one: Camera, other: Camera) -> bool:
+        """Two cards change cameras: each serial now answers with the other's files and file system."""
+        if one.bay is not None or other.bay is not None:
+            return False
+        one.files, other.files = other.files, one.files
+        ids = one.identity.volume_id, other.identity.volume_id
+        one.identity = dataclasses.replace(one.identity, volume_id=ids[1])
+        other.identity = dataclasses.replace(other.identity, volume_id=ids[0])
+        return True
+
+    def power_cut(self) -> bool:
+        """The station's memory is gone; journal, spool and custody log are as they were."""
+        self.stays.clear()
+        self.mirror_works = True
+        self.durable = len(self.log)  # the next start makes the mirror whole before anything else
+        self._abandon_reads()
+        return True
+
+    def stall_mirror(self) -> bool:
+        self.mirror_works = False
+        return True
+
+    def jump(self, hours: int) -> bool:
+        self.now += timedelta(hours=hours)
+        return True
+
+    # --- the station
+
+    def admit(self, bay: int) -> bool:
+        camera = next((one for one in self.cameras if one.bay == bay), None)
+        if camera is None or bay in self.stays:
+            return False
+        epoch = self._number()
+        self.stays[bay] = Stay(str(uuid.UUID(int=epoch)), epoch, camera)
+        return True
+
+    def list(self, bay: int) -> bool:
+        """As stages.listing does it."""
+        stay = self.stays[bay]
+        seen = set()
+        for path, file in stay.camera.files.items():
+            found = as_found(path, file)
+            row = self._known(stay, found)
+            if row is None:
+                row = self._find(bay, stay, found)
+            elif row.docking != stay.docking or row.file != found:
+                if row.state == A.WARRANTED:
+                    row = self._advance(row, E.LAPSED)
+                row = self._advance(row, E.SEEN_AGAIN, docking=stay.docking, bay=bay, file=found)
+            seen.add(row.acquisition)
+        for row in list(self.rows.values()):
+            if row.camera != stay.camera.identity or row.acquisition in seen:
+                continue
+            if row.state == A.FOUND:
+                self._advance(row, E.DEPARTED, docking=stay.docking)
+            elif row.state == A.WARRANTED and row.docking != stay.docking:
+                self._advance(row, E.ERASED, docking=stay.docking)
+        stay.listed = True
+        return True
+
+    def acquire(self, row: Acquisition, *, cut: bool) -> bool:
+        stay, file = self._at(row)
+        if file is None:
+            return False
+        row = self._advance(row, E.READ_STARTED, attempts=row.attempts + 1)
+        if cut:
+            self._advance(row, E.READ_ABANDONED)
+            return True
+        verdict = VerdictStatus.DAMAGED if file.damaged else VerdictStatus.INTACT
+        sealed = Sealed(
+            file=row.file,
+            plaintext_digest=digest("plain", file.content),
+            plaintext_size_bytes=file.size,
+            sealed_digest=digest("sealed", row.acquisition, file.content),
+            sealed_size_bytes=file.size + 200,
+            verdict=Verdict(status=verdict, container="mp4", reasons=("cut",) if file.damaged else ()),
+            recipients=("sha256:" + "1" * 64,),
+        )
+        manifest = make_manifest(row, sealed, stay, len(self.log))
+        self.spool[row.acquisition] = file.content
+        self.manifests[row.acquisition] = manifest
+        self._advance(
+            row,
+            E.SEALED,
+            sealed=sealed,
+            custody_seq=len(self.log),
+            manifest_digest=canonical.digest(encode(manifest)),
+        )
+        return True
+
+    def reread(self, row: Acquisition) -> bool:
+        stay, file = self._at(row)
+        if file is None or row.sealed is None:
+            return False
+        again = Reread(
+            docking=stay.docking,
+            file=row.file,
+            plaintext_digest=digest("plain", file.content),
+            cache=CacheState.DIRECT,
+        )
+        if again.plaintext_digest == row.sealed.plaintext_digest:
+            self._advance(row, E.REREAD, reread=again)
+            stay.evidence[row.acquisition] = (row.file, file.content)
+        else:
+            self._advance(row, E.CONTESTED, contested=True)
+        return True
+
+    def push(self, row: Acquisition, *, whole: bool, answered: bool) -> bool:
+        """Register and send; `answered`: whether the station hears of it."""
+        if row.acquisition not in self.spool or row.state not in (A.SPOOLED, A.UPLOADING):
+            return False
+        stated = encode(self.manifests[row.acquisition])
+        kept = self.store.kept.setdefault(row.acquisition, Kept(stated, self.spool[row.acquisition]))
+        kept.whole = kept.whole or whole
+        if row.state == A.SPOOLED and answered:
+            self._advance(row, E.REGISTERED, upload_url="/u")
+        return True
+
+    def sign(self, acquisition: str) -> SignedBytes | None:
+        """The store signs for what it has, once; asked again, it gives the same."""
+        kept = self.store.kept.get(acquisition)
+        if kept is None or not kept.whole:
+            return None
+        if kept.receipt is None:
+            self.store.seq += 1
+            kept.receipt = self._receipt(kept.manifest, self.store.seq, self.store.last)
+            self.store.last = canonical.digest(kept.receipt.payload)
+            self.seen_receipts.append(kept.receipt)
+        return kept.receipt
+
+    def accept(self, row: Acquisition, signed: SignedBytes) -> bool:
+        """The station is handed a receipt for one of its clips. As stages.confirm does it."""
+        if row.state != A.UPLOADING:
+            return False
+        try:
+            receipt = receipts.verify_receipt(
+                signed,
+                store_key=STORE_KEY.public,
+                store=STORE,
+                station=STATION,
+                manifest=encode(self.manifests[row.acquisition]),
+            )
+            receipts.check_succession(self.last_receipt, receipt)
+        except VerificationFailed:
+            self.alarm = True
+            return False
+        self.last_receipt = receipt
+        self.kept_receipts[row.acquisition] = signed
+        if receipt.retention_until - receipt.at < MIN_RETENTION:
+            return False
+        self._advance(row, E.STORED)
+        return True
+
+    def hold(self, row: Acquisition, nonce: bytes) -> SignedBytes | None:
+        """The store's word that it holds a clip now."""
+        kept = self.store.kept.get(row.acquisition)
+        if kept is None or not kept.whole:
+            return None
+        payload = receipts.build_holding(
+            store=STORE,
+            signed_manifest=kept.manifest,
+            nonce=nonce,
+            at=self.now,
+            retention_until=self.now + self.store.retention,
+        )
+        signed = SignedBytes(payload=payload, signature=sshsig.sign(STORE_KEY, sshsig.HOLDING, payload))
+        self.seen_holdings.append(signed)
+        return signed
+
+    def sanitise(self, row: Acquisition, signed: SignedBytes, nonce: bytes, *, waited: int, cut: str) -> bool:
+        """Warrant and erase. `cut`: where the power fails: "before", "after" or, not at all, ""."""
+        stay = self.stays.get(row.bay)
+        receipt = self.kept_receipts.get(row.acquisition)
+        if stay is None or receipt is None or row.reread is None:
+            return False
+        manifest = self.manifests[row.acquisition]
+        stated, who = encode(manifest), {"store_key": STORE_KEY.public, "store": STORE, "station": STATION}
+        try:
+            issued = warrant.issue(
+                acquisition=row,
+                manifest=manifest,
+                receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
+                holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
+                reread=row.reread,
+                docking=stay.docking,
+                epoch=stay.epoch,
+                camera_now=stay.camera.identity,
+                custody_durable_size=self.durable,
+                min_retention=MIN_RETENTION,
+                asked_at=self.now - timedelta(minutes=waited),
+                now=self.now,
+            )
+        except (VerificationFailed, WarrantRefused):
+            return False
+        if self.alarm:
+            return False
+        row = self._advance(row, E.WARRANTED)
+        if cut != "before":
+            self._erase(stay, row, issued)
+        if cut:
+            return self.power_cut()
+        if stay.camera.files.get(row.file.path) is None:
+            self._advance(row, E.ERASED)
+        else:
+            self._advance(row, E.LAPSED)
+        return True
+
+    def decide(self, row: Acquisition, decision: str) -> bool:
+        """An operator's decision as station.operations takes it, or a refusal of the store."""
+        match decision:
+            case "release" if row.state == A.STORED and not row.contested:
+                self._advance(row, E.RELEASED, released_by="pat")
+            case "retry" if row.state == A.QUARANTINED:
+                self._advance(row, E.READ_AGAIN if row.sealed is None else E.PUSH_AGAIN)
+            case "quarantine":
+                self._advance(row, E.QUARANTINED)
+            case "reopen":
+                self._advance(row, E.REOPENED)
+            case _:
+                return False
+        return True
+
+    def nonce(self) -> bytes:
+        """One that was never used, as 32 random bytes are."""
+        return self._number().to_bytes(32, "big")
+
+    # --- how
+
+    def _erase(self, stay: Stay, row: Acquisition, issued: warrant.EraseWarrant) -> None:
+        """As the reader does it: only what it read a second time itself, and what is still that very file."""
+        file = stay.camera.files.get(issued.file.path)
+        evidence = stay.evidence.get(row.acquisition)
+        if file is None or evidence != (issued.file, file.content) or as_found(issued.file.path, file) != issued.file:
+            return  # the reader compares the change time, of which the content stands here
+        kept = self.store.kept.get(row.acquisition)
+        held = kept is not None and kept.whole and kept.content == file.content
+        self.erased.append((file.content, held))
+        del stay.camera.files[issued.file.path]
+
+    def _advance(self, row: Acquisition, event: AcquisitionEvent, **changes: object) -> Acquisition:
+        """One journal transaction: the state and its custody entry, or neither."""
+        state = following(ACQUISITION, AcquisitionState(row.state), event)
+        row = dataclasses.replace(row, state=state, **changes)
+        self.rows[row.acquisition] = row
+        self._log(row.acquisition, event)
+        return row
+
+    def _log(self, acquisition: str, event: AcquisitionEvent | None) -> None:
+        self.log.append((acquisition, event))
+        if self.mirror_works:
+            self.durable = len(self.log)
+
+    def _known(self, stay: Stay, found: FoundFile) -> Acquisition | None:
+        who = stay.camera.identity
+        same = [
+            row
+            for row in self.rows.values()
+            if (row.camera.serial, row.camera.volume_id) == (who.serial, who.volume_id)
+            and (row.file.path, row.file.size_bytes, row.file.mtime_ns)
+            == (found.path, found.size_bytes, found.mtime_ns)
+            and row.state != A.ERASED
+            and not row.contested
+        ]
+        return same[-1] if same else None
+
+    def _find(self, bay: int, stay: Stay, found: FoundFile) -> Acquisition:
+        row = Acquisition(
+            acquisition=str(uuid.UUID(int=(0x019 << 116) | (7 << 76) | (2 << 62) | self._number())),
+            state=A.FOUND,
+            docking=stay.docking,
+            bay=bay,
+            camera=stay.camera.identity,
+            file=found,
+            category=Category.NONE,
+            category_reason="",
+            found_at=self.now,
+        )
+        self.rows[row.acquisition] = row
+        self._log(row.acquisition, None)
+        return row
+
+    def _at(self, row: Acquisition) -> tuple[Stay | None, File | None]:
+        """The stay that a row belongs to, and its file as it is now, where it is still that file."""
+        stay = self.stays.get(row.bay)
+        if stay is None or stay.docking != row.docking or not stay.listed:
+            return None, None
+        file = stay.camera.files.get(row.file.path)
+        return (stay, file) if file and as_found(row.file.path, file) == row.file else (stay, None)
+
+    def _abandon_reads(self) -> None:
+        for row in self.rows.values():
+            if row.state == A.ACQUIRING:
+                self._advance(row, E.READ_ABANDONED)
+
+    def _lose(self, camera: Camera, path: bytes, how: str) -> None:
+        gone = camera.files.pop(path, None)
+        if gone:
+            self.recorded[gone.content] = how
+
+    def _receipt(self, stated: bytes, seq: int, previous: str, key: SigningKey = STORE_KEY) -> SignedBytes:
+        payload = receipts.build_receipt(
+            store=STORE,
+            signed_manifest=stated,
+            receipt_seq=seq,
+            previous=previous,
+            witnessed_size=0,
+            witnessed_root=bytes(32),
+            at=self.now,
+            retention_until=self.now + self.store.retention,
+        )
+        return SignedBytes(payload=payload, signature=sshsig.sign(key, sshsig.RECEIPT, payload))
+
+    def forge(self, row: Acquisition, *, key: SigningKey = FORGER_KEY) -> SignedBytes:
+        """A receipt for a clip that nobody holds."""
+        seq = self.last_receipt.receipt_seq + 1 if self.last_receipt else 1
+        previous = self.last_receipt.payload_digest if self.last_receipt else receipts.NO_PREVIOUS
+        return self._receipt(encode(self.manifests[row.acquisition]), seq, previous, key)
+
+    def roll_back(self) -> bool:
+        """The store is restored from its backup."""
+        self.lied = self.lied or self.backup.seq != self.store.seq
+        self.store = copy.deepcopy(self.backup)
+        return True
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
