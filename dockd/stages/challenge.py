@@ -13,12 +13,12 @@ from dockd.core.challenge import NONCE_BYTES, Range, choose_ranges, range_digest
 from dockd.errors import StoreIncomplete, StoreUntrusted, UploadLost, VerificationFailed
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, Entropy, Sealed
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
 
-async def challenge(acquisition: Acquisition, *, spool: Spool, store: EvidenceStore, random: Entropy) -> int:
+async def challenge(acquisition: Acquisition, *, spool: Spool, store: SigningStore, random: Entropy) -> int:
     """Compare ranges of the store's object with the sealed file; returns how many bytes were compared.
 
     Returns 0 where the station has nothing to compare with: its sealed file is gone, or is not what was sealed. Raises

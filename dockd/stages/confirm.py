@@ -25,7 +25,7 @@ from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Entropy, SignedBytes, StationId
 from dockd.stages.challenge import challenge
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 _NONCE_BYTES = 32
@@ -37,7 +37,7 @@ class Confirmer:
 
     journal: Journal
     spool: Spool
-    store: EvidenceStore
+    store: SigningStore
     station: StationId
     random: Entropy
     on_changed: Callable[[Acquisition], None]  # hears of every row that became stored; must not block
@@ -166,7 +166,7 @@ class Confirmer:
 
 
 async def stored_receipt(
-    acquisition: AcquisitionId, *, journal: Journal, store: EvidenceStore, station: StationId
+    acquisition: AcquisitionId, *, journal: Journal, store: SigningStore, station: StationId
 ) -> VerifiedReceipt:
     """The kept receipt of a stored acquisition, verified anew. Raises VerificationFailed, also where there is none."""
     signed = await journal.read(lambda tx: tx.receipt(acquisition, store.store))
@@ -179,7 +179,7 @@ async def stored_receipt(
 
 
 async def holding(
-    acquisition: AcquisitionId, *, journal: Journal, store: EvidenceStore, station: StationId, random: Entropy
+    acquisition: AcquisitionId, *, journal: Journal, store: SigningStore, station: StationId, random: Entropy
 ) -> VerifiedHolding:
     """The store's statement, now, that it holds a stored acquisition. Changes nothing; call right before erasing.
 
@@ -229,7 +229,7 @@ def _follows_rebuilding(
     return receipt.previous == digest
 
 
-def _key(store: EvidenceStore) -> str:
+def _key(store: SigningStore) -> str:
     return f"receipt_asked/{store.store}"
 
 

@@ -33,7 +33,7 @@ from dockd.model import Acquisition, Erasure, FoundFile
 from dockd.stages.clearing import want_clearing
 from dockd.stages.confirm import holding, stored_receipt
 from dockd.stages.stay import Stay, in_spool
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ async def sanitise(stay: Stay, permits: Sequence[Permit]) -> None:
 
 
 async def permit(
-    stay: Stay, row: Acquisition, store: EvidenceStore, min_retention: timedelta, *, remnant: FoundFile | None
+    stay: Stay, row: Acquisition, store: SigningStore, min_retention: timedelta, *, remnant: FoundFile | None
 ) -> Permit:
     """Obtain the warrant. All that it needs is asked for anew, right now; nothing is recorded yet.
 

@@ -37,7 +37,7 @@ from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, AcquisitionId, Sealed
 from dockd.stages.confirm import Confirmer
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Pusher:
 
     journal: Journal
     spool: Spool
-    store: EvidenceStore
+    store: SigningStore
     confirmer: Confirmer
     patch: PatchSize
     on_progress: Callable[[AcquisitionId, Track], None]
@@ -158,7 +158,8 @@ class _Upload:
             await self._decided(offset)
             if offset == self._size:
                 return True
-            sent_from, length = offset, min(self._pusher.patch.bytes, self._size - offset)
+            wanted = min(self._pusher.patch.bytes, self._size - offset)
+            sent_from, length = offset, self._pusher.store.stretch(url, offset, wanted)
             try:
                 offset = await self._append(url, offset, length)
             except PatchTooLarge as error:

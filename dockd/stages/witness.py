@@ -14,7 +14,7 @@ from dockd.keep import durable
 from dockd.keep.journal import Journal
 from dockd.keep.rebuild import UNACCEPTED
 from dockd.keep.transaction import Tx
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 _SIZE = "witnessed_size"  # entries under the newest cosigned checkpoint
@@ -33,7 +33,7 @@ def forget_witnessed(tx: Tx) -> None:
         tx.put(key, "")
 
 
-async def show_checkpoint(journal: Journal, store: EvidenceStore) -> int:
+async def show_checkpoint(journal: Journal, store: SigningStore) -> int:
     """Have the newest checkpoint cosigned; returns the number of entries now under a cosigned one.
 
     Does nothing where the log has grown by nothing but the entry that the last showing wrote. The cosigned note is
@@ -84,7 +84,7 @@ def _nothing_new(tx: Tx) -> bool:
     return tx.size == 0 or (size == own and tx.size == own + 1)
 
 
-async def _show(journal: Journal, store: EvidenceStore, note: bytes, size: int) -> bytes:
+async def _show(journal: Journal, store: SigningStore, note: bytes, size: int) -> bytes:
     old_size = await store.witnessed_size()
     why = await unaccepted(journal)
     if old_size > size:
@@ -112,7 +112,7 @@ async def _show(journal: Journal, store: EvidenceStore, note: bytes, size: int) 
         raise
 
 
-def _verify(cosigned: bytes, note: bytes, store: EvidenceStore) -> None:
+def _verify(cosigned: bytes, note: bytes, store: SigningStore) -> None:
     """The store may add signature lines to our note, and change nothing."""
     if not cosigned.startswith(note):
         raise StoreUntrusted("the store cosigned another checkpoint than it was shown")

@@ -30,7 +30,7 @@ from dockd.station.status import Alarms, Sources
 from dockd.station.surroundings import Surroundings
 from dockd.station.tidy import Tidier
 from dockd.station.uplink import Uplink
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Machine:
     sources: Sequence[DeviceSource]
     journal: Journal
     spool: Spool
-    store: EvidenceStore
+    store: SigningStore
     forkserver: ForkServer
     control: socket.socket
     manifest_key: SigningKey

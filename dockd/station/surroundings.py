@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from dockd.model import AcquisitionId
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a course needs of its station. The calls do not wait."""
 
-    store: EvidenceStore
+    store: SigningStore
     min_retention: timedelta
     recipients: int
     wake_uplink: Callable[[], None]

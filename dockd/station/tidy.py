@@ -16,7 +16,7 @@ from dockd.keep.spool import Spool
 from dockd.model import Acquisition, Clock, StationId
 from dockd.stages.confirm import stored_receipt
 from dockd.stages.stay import in_spool
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Tidier:
 
     journal: Journal
     spool: Spool
-    store: EvidenceStore
+    store: SigningStore
     station: StationId
     clock: Clock
     keep_after_receipt: Callable[[], timedelta]

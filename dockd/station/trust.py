@@ -21,7 +21,7 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
 from dockd.stages.confirm import holding
 from dockd.stages.witness import forget_witnessed
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Trust:
     """
 
     journal: Journal
-    store: EvidenceStore
+    store: SigningStore
     station: StationId
     clock: Clock
     random: Entropy

@@ -36,7 +36,7 @@ from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
 from dockd.station.trust import CHECKPOINT, Trust
-from dockd.stores.port import EvidenceStore
+from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Uplink:
         *,
         journal: Journal,
         spool: Spool,
-        store: EvidenceStore,
+        store: SigningStore,
         station: StationId,
         clock: Clock,
         random: Entropy,

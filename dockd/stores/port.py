@@ -1,15 +1,19 @@
 """The evidence store port. Each method says whether it may be called again, and what is true after cancellation.
 
+Bytes travel alike to every store (`EvidenceStore`). What confirms that they arrived depends on the store: one that
+signs gives receipts (`SigningStore`); of any other the objects are looked at, or read back (`ObjectStore`).
+
 Errors are those of `dockd.errors`, below StoreError; an adapter translates its transport's own, once, with `from`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from dockd.core.challenge import Range
+from dockd.core.objects import ObjectState, Piece
 from dockd.core.sshsig import PublicKey
 from dockd.model import AcquisitionId, SignedBytes, StoreId
 
@@ -26,21 +30,28 @@ class EvidenceStore(Protocol):
 
     @property
     def store(self) -> StoreId:
-        """The store's id, as pinned by configuration."""
-
-    @property
-    def key(self) -> PublicKey:
-        """The store's public key, as pinned by configuration: what it signs is verified against this one alone."""
+        """The store's id: of one that signs the pinned UUID, of any other the name that configuration gives it."""
 
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
-        """Announce an acquisition and get its upload URL.
+        """Announce an acquisition and get its upload URL, or whatever else names the upload at this store.
 
-        Idempotent for the same manifest bytes: the same URL. Raises StoreRefused where the store will never take it.
-        After cancellation the store may or may not know the acquisition.
+        What is returned is kept in the journal, and handed in again by any later life of the program. Idempotent for
+        the same manifest bytes: the same upload where it can still be gone on with, so that a crash between this call
+        and the journal leaves no orphan that is never looked for. Raises StoreRefused where the store will never take
+        it. After cancellation the store may or may not know the acquisition.
         """
 
     async def offset(self, upload_url: str) -> int:
-        """How many bytes the store durably holds. Raises UploadLost where it no longer knows the upload."""
+        """How many bytes the store durably holds. Raises UploadLost where it no longer knows the upload.
+
+        Also of an upload that is finished by now, where the store can tell: then all of them.
+        """
+
+    def stretch(self, upload_url: str, offset: int, wanted_bytes: int) -> int:
+        """How many bytes from `offset` the next `append` has to carry, where `wanted_bytes` are asked for. Pure.
+
+        A store of parts of one length answers with its own part's; `wanted_bytes` reaches to the end at most.
+        """
 
     async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
         """Send `length` bytes from `offset`; returns the store's durable offset afterwards.
@@ -48,6 +59,17 @@ class EvidenceStore(Protocol):
         Raises OffsetConflict where the store stands elsewhere, PatchTooLarge where it takes only less at a time,
         UploadLost where it is gone or finished. After any error or cancellation ask `offset`.
         """
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent."""
+
+
+class SigningStore(EvidenceStore, Protocol):
+    """A store that signs for what it holds: a dockd receiver."""
+
+    @property
+    def key(self) -> PublicKey:
+        """The store's public key, as pinned by configuration: what it signs is verified against this one alone."""
 
     async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
         """The store's signed receipt, unverified. Idempotent: the same receipt.
@@ -79,5 +101,30 @@ class EvidenceStore(Protocol):
     async def witnessed_size(self) -> int:
         """The size of the newest checkpoint of this station that the store cosigned; 0 where there is none."""
 
-    async def aclose(self) -> None:
-        """Close connections. Idempotent."""
+
+class ObjectStore(EvidenceStore, Protocol):
+    """A store that keeps objects and does not sign: a tus server, S3, an Axis content destination."""
+
+    async def finish(self, upload_url: str, acquisition: AcquisitionId, manifest: SignedBytes) -> str:
+        """All bytes are there: make the sealed object whole, and put the manifest and its signature beside it.
+
+        Returns what names the three objects at this store; it is kept in the journal. Idempotent, also after a lost
+        answer, and never overwrites another object. Raises StoreIncomplete while bytes are missing, UploadLost where
+        neither the upload nor the finished object is there, UploadCorrupt where the store dropped the bytes as
+        damaged, StoreRefused where another object stands under the name. After cancellation any part of it is done.
+        """
+
+    async def look(self, objects: str) -> Mapping[Piece, ObjectState]:
+        """The three objects as the store describes them now, by new requests. Changes nothing.
+
+        Raises UploadLost where one of them is not there.
+        """
+
+    def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+        """The object's bytes as the store has them, from `offset` on, in blocks; for reading back. Changes nothing.
+
+        Raises UploadLost where it is not there, StoreRefused where the store gives nothing back at all.
+        """
+
+    async def abandon(self, upload_url: str) -> None:
+        """Give up an unfinished upload, where the store can. Idempotent; an upload that is unknown is no error."""
