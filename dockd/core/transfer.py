@@ -26,6 +26,10 @@ class Call(StrEnum):
     RANGES = "ranges"
     HOLDING = "holding"
     WITNESS = "witness"
+    FINISH = "finish"  # make the objects whole, at a store that does not sign
+    LOOK = "look"  # ask for an object's description
+    READ = "read"  # GET of an object's bytes
+    ABANDON = "abandon"
 
 
 class RetryClass(StrEnum):
@@ -49,7 +53,9 @@ R = RetryClass
 STATUS: Mapping[int, RetryClass] = {
     200: R.DONE,
     201: R.DONE,
+    202: R.DONE,
     204: R.DONE,
+    206: R.DONE,
     301: R.UNUSABLE,
     302: R.UNUSABLE,
     303: R.UNUSABLE,
@@ -113,6 +119,9 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.WITNESS, 404): R.UNUSABLE,
     (Call.WITNESS, 413): R.UNUSABLE,
     (Call.WITNESS, 422): R.CONTRADICTION,  # the store says that the log forked
+    (Call.FINISH, 413): R.UNUSABLE,
+    (Call.LOOK, 403): R.UNUSABLE,  # nothing is wrong with any clip: a permission is missing
+    (Call.ABANDON, 403): R.UNUSABLE,
 }
 """Where it means something else for one call."""
 

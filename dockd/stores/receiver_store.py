@@ -9,7 +9,6 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -18,8 +17,9 @@ from dockd.core.challenge import Range
 from dockd.core.fields import Fields
 from dockd.core.keyfiles import StorePublic
 from dockd.core.transfer import Call
-from dockd.errors import ConfigError, OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
+from dockd.errors import OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
 from dockd.model import AcquisitionId, Clock, SignedBytes, StationId, StoreId
+from dockd.stores.address import parse_address
 from dockd.stores.port import Witnessed
 from dockd.stores.tus import Tus, upload_path
 from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
@@ -47,10 +47,10 @@ class ReceiverStore:
         clock: Clock,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._authority, path = _dialled(url)
+        address = parse_address(url)
         waits = timeouts or Timeouts()
-        self._origin = f"https://{self._authority}"
-        self._base = self._origin + path
+        self._authority, self._origin = address.authority, address.origin
+        self._base = self._origin + address.path
         self._public = store_public
         self._station = station
         self._key = key
@@ -218,20 +218,6 @@ class ReceiverStore:
         if not upload_url.startswith("/"):
             raise StoreUntrusted("an upload address that is no path on the store")
         return self._origin + upload_url
-
-
-def _dialled(url: str) -> tuple[str, str]:
-    """The authority, always with its port, and the path before ours. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 443
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
-        problem = f"store.url: found {url!r}; allowed: https://HOST[:PORT][/PATH]"
-        raise ConfigError("the store's address cannot be used", problems=(problem,))
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port}", parts.path.rstrip("/")
 
 
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}

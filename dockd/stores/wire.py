@@ -1,7 +1,7 @@
 """One HTTP exchange with a store: sent over httpx, read with a cap, and every failure translated once.
 
-TLS 1.3 with a pinned authority only, HTTP/1.1 (uploads over HTTP/2 are several times slower), no redirects, no
-proxies from the environment.
+Our receiver: TLS 1.3 with a pinned authority only. A store of another kind: TLS 1.2 at least, by a given authority or
+the system's. HTTP/1.1 (uploads over HTTP/2 are several times slower), no redirects, no proxies from the environment.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,9 @@ from dockd.errors import (
 from dockd.model import Clock
 
 MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
+RECEIVE_BYTES = 1024 * 1024  # a block of an object that is read back
+_HEADS = (Call.OFFSET, Call.LOOK)
+_CONTENT = (200, 206)
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
 _IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
@@ -98,12 +101,29 @@ class Answer:
         return record if isinstance(record, dict) else None
 
 
-def open_client(ca_file: Path, timeouts: Timeouts) -> httpx.AsyncClient:
-    """A client that believes `ca_file` alone. Raises ConfigError where it cannot be used."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What an answer means: its class, and the words of our sentence about it."""
+
+    found: RetryClass
+    words: str
+
+
+Judge = Callable[[Call, Answer], Judgement]
+"""How one kind of store is understood."""
+
+
+def open_client(
+    ca_file: Path | None, timeouts: Timeouts, *, least: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> httpx.AsyncClient:
+    """A client that believes `ca_file` alone (None: the system's authorities). Raises ConfigError if it is no use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = least
     try:
-        context.load_verify_locations(cafile=ca_file)
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         problem = f"{ca_file}: store.ca_file: cannot be used ({error}); allowed: a PEM file with the store's authority"
         raise ConfigError("the store's certificate authority cannot be read", problems=(problem,)) from error
@@ -118,13 +138,29 @@ def open_client(ca_file: Path, timeouts: Timeouts) -> httpx.AsyncClient:
     )
 
 
-class Wire:
-    """Exchanges with one store. Owns the client."""
+def judge_problem(call: Call, answer: Answer) -> Judgement:
+    """As our receiver speaks: the table of core.transfer, and problem records."""
+    problem = answer.problem()
+    own_words = problem is not None or call in _HEADS  # the answer has no body to speak in
+    if problem is not None and problem.get("type") == _UNKNOWN_STATION:
+        own_words = False  # about this station's enrolment, not about any clip
+    found = classify(call, answer.status, own_words=own_words)
+    said = ""
+    if problem is not None:
+        said = str(problem.get("detail") or problem.get("title") or "no reason given")
+    return Judgement(found=found, words=sentence(call, answer.status, said))
 
-    def __init__(self, client: httpx.AsyncClient, *, clock: Clock, timeouts: Timeouts) -> None:
+
+class Wire:
+    """Exchanges with one store. Owns the client. `judge` says how this kind of store is understood."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, *, clock: Clock, timeouts: Timeouts, judge: Judge = judge_problem
+    ) -> None:
         self._client = client
         self._clock = clock
         self._timeouts = timeouts
+        self._judge = judge
 
     async def ask(
         self,
@@ -134,8 +170,9 @@ class Wire:
         *,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        expected: Collection[int] = (),
     ) -> Answer:
-        """A small request and its answer, of class DONE; every other is raised.
+        """A small request and its answer, of class DONE or of a status `expected`; every other is raised.
 
         After cancellation the store may or may not have got it; the connection is closed.
         """
@@ -144,12 +181,19 @@ class Wire:
                 answer = await self._exchange(method, url, headers=headers or {}, content=content)
         except _TRANSPORT_ERRORS as error:
             _raise_transport(error)
-        return self._judged(call, answer)
+        return self._judged(call, answer, expected)
 
     async def send(
-        self, call: Call, method: str, url: str, *, headers: Mapping[str, str], blocks: AsyncIterator[bytes]
+        self,
+        call: Call,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        blocks: AsyncIterator[bytes],
+        expected: Collection[int] = (),
     ) -> Answer:
-        """A request with a streamed body of the Content-Length that `headers` say, and its answer, of class DONE.
+        """A request with a streamed body of the Content-Length that `headers` say, and its answer, as of `ask`.
 
         An answer that came before the body was sent may be lost with the connection: then StoreUnreachable is
         raised, and a small request tells more. After cancellation the connection is closed.
@@ -158,7 +202,29 @@ class Wire:
             answer = await self._exchange(method, url, headers=headers, content=blocks)
         except _TRANSPORT_ERRORS as error:
             _raise_transport(error)
-        return self._judged(call, answer)
+        return self._judged(call, answer, expected)
+
+    async def receive(
+        self, call: Call, url: str, *, headers: Mapping[str, str], check: Callable[[Answer], None]
+    ) -> AsyncGenerator[bytes, None]:
+        """GET: the answer's bytes in blocks, however many. `check` sees status and headers before the first one.
+
+        Every answer that is not of class DONE is raised. The connection is closed when the generator is; a body that
+        ends before its Content-Length raises StoreUnreachable.
+        """
+        head = {**headers, "Accept-Encoding": "identity"}
+        try:
+            async with self._client.stream("GET", url, headers=head) as response:
+                answer = Answer(status=response.status_code, headers=response.headers, body=b"")
+                if response.status_code not in _CONTENT:
+                    self._judged(call, await _whole(response), ())
+                    raise StoreUnreachable(sentence(call, response.status_code, "no content"))
+                check(answer)
+                async with aclosing(response.aiter_raw(RECEIVE_BYTES)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        yield piece
+        except _TRANSPORT_ERRORS as error:
+            _raise_transport(error)
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
@@ -168,24 +234,26 @@ class Wire:
         self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | AsyncIterator[bytes] | None
     ) -> Answer:
         async with self._client.stream(method, url, headers=dict(headers), content=content) as response:
-            body = bytearray()
-            async with aclosing(response.aiter_bytes()) as pieces:  # type: ignore[type-var]  # an async generator
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise StoreUnreachable("the store's answer is far too long; is something else at its address?")
-            return Answer(status=response.status_code, headers=response.headers, body=bytes(body))
+            return await _whole(response)
 
-    def _judged(self, call: Call, answer: Answer) -> Answer:
-        problem = answer.problem()
-        own_words = problem is not None or call is Call.OFFSET  # a HEAD's answer has no body to speak in
-        if problem is not None and problem.get("type") == _UNKNOWN_STATION:
-            own_words = False  # about this station's enrolment, not about any clip
-        found = classify(call, answer.status, own_words=own_words)
-        if found is not RetryClass.DONE:
+    def _judged(self, call: Call, answer: Answer, expected: Collection[int]) -> Answer:
+        if answer.status in expected:
+            return answer
+        judgement = self._judge(call, answer)
+        if judgement.found is not RetryClass.DONE:
             wait_s = retry_after_s(answer.headers.get("retry-after"), self._clock.now())
-            _raise_class(found, answer.status, _words(call, answer.status, problem), wait_s)
+            _raise_class(judgement.found, answer.status, judgement.words, wait_s)
         return answer
+
+
+async def _whole(response: httpx.Response) -> Answer:
+    body = bytearray()
+    async with aclosing(response.aiter_bytes()) as pieces:  # type: ignore[type-var]  # an async generator
+        async for piece in pieces:
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise StoreUnreachable("the store's answer is far too long; is something else at its address?")
+    return Answer(status=response.status_code, headers=response.headers, body=bytes(body))
 
 
 def _raise_transport(error: Exception) -> NoReturn:
@@ -236,11 +304,9 @@ def _raise_class(found: RetryClass, status: int, words: str, wait_s: float | Non
             raise StoreUnreachable(words)
 
 
-def _words(call: Call, status: int, problem: dict[str, Any] | None) -> str:
-    said = ""
-    if problem is not None:
-        said = ": " + _printable(str(problem.get("detail") or problem.get("title") or "no reason given"))
-    return f"the store answered {status} to {call.value}{said}"
+def sentence(call: Call, status: int, said: str) -> str:
+    """What the store answered, with its own words `said` as far as they may enter a log line."""
+    return f"the store answered {status} to {call.value}{': ' if said else ''}{_printable(said)}"
 
 
 def _printable(text: str) -> str:

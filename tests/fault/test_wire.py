@@ -313,3 +313,45 @@ def test_an_authority_that_cannot_be_read_is_a_configuration_error(tmp_path):
         with pytest.raises(ConfigError) as caught:
             open_client(path, Timeouts())
         assert "store.ca_file" in caught.value.problems[0]
+
+
+async def _received(wire, url, seen=None):
+    got = b""
+    async with contextlib.aclosing(wire.receive(Call.READ, url, headers={}, check=seen or (lambda _: None))) as blocks:
+        async for block in blocks:
+            got += block
+    return got
+
+
+async def test_an_object_is_received_whole_and_its_head_is_seen_first(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        body = "x" * 3_000_000  # longer than any answer that is held in memory
+        scripted.behave = _answer(206, "ETag: abc\r\n", body)
+        heads = []
+        assert await _received(wire, url, heads.append) == body.encode()
+        assert [(one.status, one.headers["etag"]) for one in heads] == [(206, "abc")]
+        assert "accept-encoding: identity" in scripted.heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (_says("HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\nhalf"), StoreUnreachable),
+        (_answer(404), UploadLost),
+        (_answer(503), StoreBusy),
+        (_answer(204), StoreUnreachable),
+        (_answer(401), SessionExpired),
+        (_says(""), StoreUnreachable),
+    ],
+)
+async def test_what_cannot_be_received_is_one_of_our_errors(certificates, answer, error):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = answer
+        with pytest.raises(error):
+            await _received(wire, url)
+
+
+async def test_a_status_that_the_caller_expects_is_not_judged(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(412)
+        assert (await wire.ask(Call.REGISTER, "PUT", url, expected=(412,))).status == 412
