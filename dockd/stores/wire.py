@@ -34,6 +34,7 @@ from dockd.errors import (
     VerificationFailed,
 )
 from dockd.model import Clock
+from dockd.stores.tls import ClientCertificate, Shown, believing
 
 MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
 RECEIVE_BYTES = 1024 * 1024  # a block of an object that is read back
@@ -114,28 +115,34 @@ Judge = Callable[[Call, Answer], Judgement]
 
 
 def open_client(
-    ca_file: Path | None, timeouts: Timeouts, *, least: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    ca_file: Path | None,
+    timeouts: Timeouts,
+    *,
+    least: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    certificate: ClientCertificate | None = None,
+    proxy_url: str | None = None,
 ) -> httpx.AsyncClient:
-    """A client that believes `ca_file` alone (None: the system's authorities). Raises ConfigError if it is no use."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = least
+    """A client that believes `ca_file` alone (None: the system's authorities). Raises ConfigError if it is no use.
+
+    It shows `certificate` to a store that asks, as its file stands then, and goes through the proxy where one is named.
+    """
+    context = believing(ca_file, least)
+    before = [Shown(context, certificate).before] if certificate is not None else []
     try:
-        if ca_file is None:
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        problem = f"{ca_file}: store.ca_file: cannot be used ({error}); allowed: a PEM file with the store's authority"
-        raise ConfigError("the store's certificate authority cannot be read", problems=(problem,)) from error
-    return httpx.AsyncClient(
-        verify=context,
-        http1=True,
-        http2=False,
-        follow_redirects=False,
-        trust_env=False,
-        timeout=httpx.Timeout(connect=timeouts.connect_s, read=timeouts.read_s, write=timeouts.write_s, pool=None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=_IDLE_CONNECTION_S),
-    )
+        return httpx.AsyncClient(
+            verify=context,
+            http1=True,
+            http2=False,
+            follow_redirects=False,
+            trust_env=False,
+            proxy=proxy_url,
+            timeout=httpx.Timeout(connect=timeouts.connect_s, read=timeouts.read_s, write=timeouts.write_s, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=_IDLE_CONNECTION_S),
+            event_hooks={"request": before},
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        problem = f"store.proxy: found {proxy_url!r} ({error}); allowed: http://HOST:PORT or https://HOST:PORT"
+        raise ConfigError("the proxy's address cannot be used", problems=(problem,)) from error
 
 
 def judge_problem(call: Call, answer: Answer) -> Judgement:
@@ -259,8 +266,8 @@ async def _whole(response: httpx.Response) -> Answer:
 def _raise_transport(error: Exception) -> NoReturn:
     if (refusal := _certificate_error(error)) is not None:
         raise StoreUntrusted(
-            f"the store's certificate does not fit the pinned authority ({refusal.verify_message}): renew it, or "
-            "compare store.ca_file with the store's; nothing is sent until it fits"
+            f"the store's certificate does not fit the authority that is believed ({refusal.verify_message}): renew "
+            "it, or compare store.ca_file with the store's; nothing is sent until it fits"
         ) from error
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         what = "it did not answer in time"

@@ -18,6 +18,7 @@ from dockd.errors import (
     StoreUntrusted,
     UploadLost,
 )
+from dockd.stores.tls import ClientCertificate
 from dockd.stores.tus import Tus
 from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
 
@@ -355,3 +356,89 @@ async def test_a_status_that_the_caller_expects_is_not_judged(certificates):
     async with _serving(certificates) as (scripted, wire, url):
         scripted.behave = _answer(412)
         assert (await wire.ask(Call.REGISTER, "PUT", url, expected=(412,))).status == 412
+
+
+async def test_the_system_s_trust_does_not_know_a_stranger(certificates):
+    async with _serving(certificates) as (_, _, url):
+        timeouts = Timeouts(connect_s=5, read_s=5, write_s=5, exchange_s=5)
+        wire = Wire(open_client(None, timeouts), clock=StillClock(), timeouts=timeouts)
+        with pytest.raises(StoreUntrusted, match="authority"):
+            await wire.ask(Call.REGISTER, "POST", url, content=b"")
+        await wire.aclose()
+
+
+async def test_a_new_client_certificate_is_shown_without_a_new_client(certificates, tmp_path):
+    ours = tmp_path / "ours.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates["store"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    for name in ("store", "stranger"):
+        context.load_verify_locations(certificates[name][0])
+    shown = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            shown.append(ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(binary_form=True)))
+            writer.write(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    def show(*names):
+        ours.write_bytes(b"".join(path.read_bytes() for path in names))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    timeouts = Timeouts(connect_s=5, read_s=5, write_s=5, exchange_s=5)
+    show(*certificates["store"])
+    files = ClientCertificate(cert_file=ours, key_file=ours)
+    client = open_client(certificates["store"][0], timeouts, certificate=files)
+    wire = Wire(client, clock=StillClock(), timeouts=timeouts)
+    await wire.ask(Call.REGISTER, "POST", url, content=b"")
+    show(certificates["stranger"][0], certificates["store"][1])  # half of a change: the old one goes on
+    await wire.ask(Call.REGISTER, "POST", url, content=b"")
+    show(*certificates["stranger"])
+    await wire.ask(Call.REGISTER, "POST", url, content=b"")
+    await wire.aclose()
+    server.close()
+    old, new = (certificates[name][0].read_text() for name in ("store", "stranger"))
+    assert shown == [old, old, new]
+
+
+def test_a_client_certificate_that_cannot_be_read_is_a_configuration_error(certificates, tmp_path):
+    missing = ClientCertificate(cert_file=tmp_path / "none", key_file=tmp_path / "none")
+    with pytest.raises(ConfigError, match="our own certificate"):
+        open_client(certificates["store"][0], Timeouts(), certificate=missing)
+    with pytest.raises(ConfigError, match="proxy"):
+        open_client(certificates["store"][0], Timeouts(), proxy_url="gopher://proxy:1")
+
+
+async def test_a_proxy_is_asked_for_a_tunnel(certificates):
+    async with _serving(certificates) as (scripted, _, url):
+        scripted.behave = _answer(204)
+        asked = []
+
+        async def tunnel(reader, writer):
+            asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[0])
+            port = int(url.rpartition(":")[2])
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+            async def pass_on(source, sink):
+                with contextlib.suppress(OSError):
+                    while piece := await source.read(65536):
+                        sink.write(piece)
+                        await sink.drain()
+                sink.close()
+
+            await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+        proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+        proxy_url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        timeouts = Timeouts(connect_s=5, read_s=5, write_s=5, exchange_s=5)
+        client = open_client(certificates["store"][0], timeouts, proxy_url=proxy_url)
+        wire = Wire(client, clock=StillClock(), timeouts=timeouts)
+        await wire.ask(Call.REGISTER, "POST", url, content=b"")
+        await wire.aclose()
+        proxy.close()
+        assert asked == [f"CONNECT {url.removeprefix('https://')} HTTP/1.1"]
