@@ -52,6 +52,13 @@ class Fields:
             raise self._wrong(key, "a whole number")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
     def digest(self, key: str) -> Digest:
         """A digest."""
         return parse_digest(self._take(key))
@@ -94,6 +101,13 @@ class Fields:
         if not isinstance(value, dict):
             raise self._wrong(key, "an object")
         return Fields(value, f"{self._what}.{key}")
+
+    def records(self, key: str) -> list[Fields]:
+        """A list of objects within."""
+        value = self._take(key)
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self._wrong(key, "a list of objects")
+        return [Fields(one, f"{self._what}.{key}") for one in value]
 
     def mapping(self, key: str) -> dict[str, Any]:
         """An object within, whose keys are nobody's business here."""

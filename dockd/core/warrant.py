@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from dockd.core import canonical
 from dockd.core.canonical import decode_path, encode_path, format_time
+from dockd.core.confirmation import Kind, VerifiedObjects, VerifiedPresence
 from dockd.core.fields import Fields
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import Manifest, encode
+from dockd.core.policy import StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.remnants import remnant_of
 from dockd.errors import VerificationFailed, WarrantRefused
@@ -28,8 +31,49 @@ from dockd.model import (
     VerdictStatus,
 )
 
-HOLDING_FRESH = timedelta(minutes=5)  # of the station's own clock; the nonce proves that the answer is no older
+HOLDING_FRESH = timedelta(minutes=5)  # of the station's own clock: what a store says is no older than its question
 _TOKEN = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedConfirmation:
+    """What a store that signs said: its receipt, and right now that it holds the clip."""
+
+    receipt: VerifiedReceipt
+    holding: VerifiedHolding
+    asked_at: datetime  # by the station's clock, with the holding statement's nonce
+
+    @property
+    def store(self) -> StoreId:
+        """Whose receipt it is."""
+        return self.receipt.store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectConfirmation:
+    """What was found at a store that does not sign: its objects were whole, and right now they still are those."""
+
+    objects: VerifiedObjects
+    presence: VerifiedPresence
+    asked_at: datetime  # by the station's clock, before the store was looked at
+
+    @property
+    def store(self) -> StoreId:
+        """Whose objects they are."""
+        return self.objects.store
+
+
+Confirmation = SignedConfirmation | ObjectConfirmation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """One store's word that a warrant rests on, by its digests."""
+
+    store: StoreId
+    kind: Kind
+    confirmation: Digest  # of the receipt, or of what was found when the objects were compared
+    presence: Digest  # of the holding statement, or of what was found right before erasing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +87,7 @@ class EraseWarrant:
     camera: CameraIdentity
     file: FoundFile  # what may be erased, and nothing else
     plaintext_digest: Digest  # what the second read found, and the manifest states
-    store: StoreId
-    receipt: Digest
-    holding: Digest
+    grounds: tuple[Ground, ...]  # of stores that satisfy the policy, in order of their ids
     remnant: bool  # the rest of an interrupted erasure, under its own name
 
     def __post_init__(self, token: object) -> None:
@@ -57,30 +99,27 @@ def issue(
     *,
     acquisition: Acquisition,
     manifest: Manifest,
-    receipt: VerifiedReceipt,
-    holding: VerifiedHolding,
+    confirmations: Sequence[Confirmation],
+    policy: StorePolicy,
     reread: Reread,
     docking: DockingId,
     epoch: Epoch,
     camera_now: CameraIdentity,
     custody_durable_size: int,
-    min_retention: timedelta,
-    asked_at: datetime,
     now: datetime,
     remnant: FoundFile | None = None,
     unclean: str = "",
 ) -> EraseWarrant:
     """Issue a warrant. Raises WarrantRefused, naming every condition that is not met.
 
-    `asked_at` is when, by the station's clock, the store was asked with the holding statement's nonce. With `remnant`,
-    the rest of an erasure that was begun under an earlier, durable warrant may go: it was read a second time then, and
-    cannot be compared again. `unclean` says why the camera's file systems were not clean, where they were not: its
-    clips are erased by an operator's release alone, and so is an empty clip.
+    Of the confirmations only those count that meet every condition of their own; those have to satisfy the policy.
+    With `remnant`, the rest of an erasure that was begun under an earlier, durable warrant may go: it was read a second
+    time then, and cannot be compared again. `unclean` says why the camera's file systems were not clean, where they
+    were not: its clips are erased by an operator's release alone, and so is an empty clip.
     """
     row, sealed = acquisition, acquisition.sealed
     digests = {manifest.plaintext_digest, reread.plaintext_digest, sealed.plaintext_digest if sealed else None}
     unmet = {
-        "the holding statement is not of right now": not timedelta(0) <= now - asked_at <= HOLDING_FRESH,
         "the second read found other bytes": len(digests) != 1,
         "another camera is in the bay": camera_now != manifest.camera,
         "its custody entry is not durable": manifest.custody_seq >= custody_durable_size
@@ -88,9 +127,9 @@ def issue(
     }
     unmet |= _release_conditions(row, manifest, unclean)
     unmet |= _row_conditions(row, manifest, AcquisitionState.WARRANTED if remnant else AcquisitionState.STORED)
-    unmet |= _store_conditions(manifest, receipt, holding, min_retention)
     unmet |= _remnant_conditions(row, remnant) if remnant else _file_conditions(row, manifest, reread, docking)
-    reasons = tuple(reason for reason, broken in unmet.items() if broken)
+    grounds, doubts = _weigh(confirmations, policy, manifest, now)
+    reasons = *(reason for reason, broken in unmet.items() if broken), *doubts
     if reasons:
         raise WarrantRefused(reasons)
     return EraseWarrant(
@@ -101,9 +140,7 @@ def issue(
         camera=camera_now,
         file=remnant or row.file,
         plaintext_digest=manifest.plaintext_digest,
-        store=receipt.store,
-        receipt=receipt.payload_digest,
-        holding=holding.payload_digest,
+        grounds=grounds,
         remnant=remnant is not None,
     )
 
@@ -128,9 +165,15 @@ def to_wire(warrant: EraseWarrant) -> dict[str, Any]:
         "inode": str(file.inode),
         "links": file.links,
         "plaintext": warrant.plaintext_digest,
-        "store": warrant.store,
-        "receipt": warrant.receipt,
-        "holding": warrant.holding,
+        "confirmations": [
+            {
+                "store": ground.store,
+                "kind": ground.kind.value,
+                "confirmation": ground.confirmation,
+                "presence": ground.presence,
+            }
+            for ground in warrant.grounds
+        ],
         "remnant": "yes" if warrant.remnant else "no",
     }
 
@@ -159,9 +202,7 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
                 links=fields.count("links"),
             ),
             plaintext_digest=fields.digest("plaintext"),
-            store=StoreId(fields.uuid("store")),
-            receipt=fields.digest("receipt"),
-            holding=fields.digest("holding"),
+            grounds=tuple(_ground(one) for one in fields.records("confirmations")),
             remnant=fields.text("remnant") == "yes",
         )
         who.end()
@@ -169,6 +210,7 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
     except (VerificationFailed, ValueError) as error:
         raise WarrantRefused((f"not a warrant: {error}",)) from error
     unmet = {
+        "the warrant rests on no confirmation": not warrant.grounds,
         "the warrant is of another docking": (warrant.docking, warrant.epoch) != (docking, epoch),
         "the warrant is for another camera": warrant.camera != camera,
         "the warrant names a remnant that is none": warrant.remnant
@@ -180,9 +222,15 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
     return warrant
 
 
-def _subject(statement: VerifiedReceipt | VerifiedHolding) -> tuple[StationId, AcquisitionId, Digest, int, Digest]:
-    sealed = statement.sealed_digest, statement.sealed_size_bytes
-    return statement.station, statement.acquisition, *sealed, statement.manifest_digest
+def _ground(fields: Fields) -> Ground:
+    ground = Ground(
+        store=StoreId(fields.text("store")),
+        kind=Kind(fields.text("kind")),
+        confirmation=fields.digest("confirmation"),
+        presence=fields.digest("presence"),
+    )
+    fields.end()
+    return ground
 
 
 def _row_conditions(row: Acquisition, manifest: Manifest, wanted: AcquisitionState) -> dict[str, bool]:
@@ -211,20 +259,79 @@ def unreleased(unclean: str) -> str:
     return f"its camera's file system was not clean ({unclean}), and nobody released it"
 
 
-def _store_conditions(
-    manifest: Manifest, receipt: VerifiedReceipt, holding: VerifiedHolding, min_retention: timedelta
-) -> dict[str, bool]:
-    """The store's word: it holds exactly this, and will keep it long enough from its receipt on."""
-    stated = canonical.digest(encode(manifest))
-    sealed = manifest.sealed_digest, manifest.sealed_size_bytes
-    for_this = (manifest.station, manifest.acquisition, *sealed, stated)
-    kept_until = min(receipt.retention_until, holding.retention_until)
-    return {
-        "the receipt is for another acquisition": _subject(receipt) != for_this,
-        "the holding statement is for another acquisition": _subject(holding) != for_this,
-        "receipt and holding statement are by two stores": receipt.store != holding.store,
-        f"the store keeps it until {format_time(kept_until)} only": kept_until - receipt.at < min_retention,
+def _weigh(
+    confirmations: Sequence[Confirmation], policy: StorePolicy, manifest: Manifest, now: datetime
+) -> tuple[tuple[Ground, ...], list[str]]:
+    """The stores' word: those who hold exactly this, and long enough, are enough. Else the reasons why they are not."""
+    grounds: dict[StoreId, Ground] = {}
+    doubts: list[str] = []
+    for one in confirmations:
+        unmet = _store_conditions(one, policy, manifest, now)
+        reasons = [f"{policy.name(one.store)}: {reason}" for reason, broken in unmet.items() if broken]
+        doubts += reasons
+        if not reasons:
+            grounds[one.store] = _ground_of(one)
+    if policy.satisfied(grounds.keys()):
+        return tuple(grounds[store] for store in sorted(grounds)), []
+    asked = {policy.name(one.store) for one in confirmations}
+    silent = [name for name in policy.missing(grounds.keys()) if name not in asked]
+    if silent or not doubts:
+        doubts.append(f"what has to confirm it is {policy.sentence()}, and nothing is there of {', '.join(silent)}")
+    return (), doubts
+
+
+def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest, now: datetime) -> dict[str, bool]:
+    """One store's word: it counts, is of right now, about exactly this clip, and is kept long enough from then on."""
+    configured = policy.store(one.store)
+    unmet = {
+        "its word does not count towards erasing": configured is None or not policy.counts(one.store),
+        "what it said is not of right now": not timedelta(0) <= now - one.asked_at <= HOLDING_FRESH,
     }
+    if isinstance(one, SignedConfirmation):
+        unmet |= _signed_conditions(one.receipt, one.holding, manifest)
+        confirmed_at, kept_until = one.receipt.at, min(one.receipt.retention_until, one.holding.retention_until)
+    else:
+        unmet |= _object_conditions(one.objects, one.presence, manifest)
+        promised = [until for until in (one.objects.kept_until, one.presence.kept_until) if until is not None]
+        confirmed_at = one.objects.at
+        kept_until = min(promised) if len(promised) == 2 else confirmed_at  # noqa: PLR2004  then and now
+    min_retention = configured.min_retention if configured else timedelta.max
+    unmet[f"it keeps the clip until {format_time(kept_until)} only"] = kept_until - confirmed_at < min_retention
+    return unmet
+
+
+def _signed_conditions(receipt: VerifiedReceipt, holding: VerifiedHolding, manifest: Manifest) -> dict[str, bool]:
+    for_this = _subject(manifest)
+    return {
+        "the receipt is for another acquisition": _said_of(receipt) != for_this,
+        "the holding statement is for another acquisition": _said_of(holding) != for_this,
+        "receipt and holding statement are by two stores": receipt.store != holding.store,
+    }
+
+
+def _object_conditions(objects: VerifiedObjects, presence: VerifiedPresence, manifest: Manifest) -> dict[str, bool]:
+    return {
+        "the objects are of another acquisition": _said_of(objects) != _subject(manifest),
+        "what was seen right now is of other objects": (presence.store, presence.confirmation)
+        != (objects.store, objects.payload_digest),
+    }
+
+
+def _ground_of(one: Confirmation) -> Ground:
+    if isinstance(one, SignedConfirmation):
+        kind, confirmed, present = Kind.RECEIPT, one.receipt.payload_digest, one.holding.payload_digest
+    else:
+        kind, confirmed, present = one.objects.kind, one.objects.payload_digest, one.presence.payload_digest
+    return Ground(store=one.store, kind=kind, confirmation=confirmed, presence=present)
+
+
+def _subject(manifest: Manifest) -> tuple[StationId, AcquisitionId, Digest, int, Digest]:
+    sealed = manifest.sealed_digest, manifest.sealed_size_bytes
+    return manifest.station, manifest.acquisition, *sealed, canonical.digest(encode(manifest))
+
+
+def _said_of(said: VerifiedReceipt | VerifiedHolding | VerifiedObjects) -> tuple[object, ...]:
+    return said.station, said.acquisition, said.sealed_digest, said.sealed_size_bytes, said.manifest_digest
 
 
 def _file_conditions(row: Acquisition, manifest: Manifest, reread: Reread, docking: DockingId) -> dict[str, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
@@ -17,6 +17,7 @@ from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import AcquisitionEvent as Event
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import decode
+from dockd.core.policy import StorePolicy
 from dockd.core.warrant import EraseWarrant
 from dockd.errors import (
     ClipBusy,
@@ -79,7 +80,7 @@ async def sanitise(stay: Stay, permits: Sequence[Permit]) -> None:
 
 
 async def permit(
-    stay: Stay, row: Acquisition, store: SigningStore, min_retention: timedelta, *, remnant: FoundFile | None
+    stay: Stay, row: Acquisition, store: SigningStore, policy: StorePolicy, *, remnant: FoundFile | None
 ) -> Permit:
     """Obtain the warrant. All that it needs is asked for anew, right now; nothing is recorded yet.
 
@@ -106,15 +107,13 @@ async def permit(
     warrant = warrants.issue(
         acquisition=row,
         manifest=manifest,
-        receipt=receipt,
-        holding=statement,
+        confirmations=(warrants.SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at),),
+        policy=policy,
         reread=row.reread,
         docking=stay.docking,
         epoch=stay.epoch,
         camera_now=await stay.attachment.identify_again(),
         custody_durable_size=stay.journal.durable_size,
-        min_retention=min_retention,
-        asked_at=asked_at,
         now=stay.clock.now(),
         remnant=remnant,
         unclean=stay.unclean,

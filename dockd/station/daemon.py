@@ -13,6 +13,7 @@ import structlog
 from dockd import __version__
 from dockd.control.notify import Nobody, ServiceManager, keep_told
 from dockd.control.server import serve as serve_control
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import DeviceSource, Plugged
 from dockd.errors import DockdError
@@ -105,7 +106,9 @@ class Daemon:
             random=machine.random,
             around=Surroundings(
                 store=machine.store,
-                min_retention=machine.min_retention,
+                policy=StorePolicy(
+                    [PolicyStore(store=machine.store.store, name="the store", min_retention=machine.min_retention)]
+                ),
                 recipients=len(machine.recipients),
                 wake_uplink=self._uplink.nudge,
                 witness=self._uplink.witness_soon,

@@ -197,7 +197,7 @@ class Erasing:
         around, permits = self._around, []
         for row, remnant in group:
             try:
-                permits.append(await permit(self._stay, row, around.store, around.min_retention, remnant=remnant))
+                permits.append(await permit(self._stay, row, around.store, around.policy, remnant=remnant))
             except WarrantRefused as error:  # of the others it is to be known as well: a person may have to decide
                 self._hold_back(row, error)
             except (StoreError, VerificationFailed) as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
+from dockd.core.policy import StorePolicy
 from dockd.model import AcquisitionId
 from dockd.stores.port import SigningStore
 
@@ -15,7 +15,7 @@ class Surroundings:
     """What a course needs of its station. The calls do not wait."""
 
     store: SigningStore
-    min_retention: timedelta
+    policy: StorePolicy
     recipients: int
     wake_uplink: Callable[[], None]
     witness: Callable[[], None]

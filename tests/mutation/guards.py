@@ -8,6 +8,8 @@ from mutate import Mutation, main
 
 RECEIPTS, WARRANT = "dockd/core/receipts.py", "dockd/core/warrant.py"
 BY_RECEIPT, BY_WARRANT = ("tests/unit/core/test_receipts.py",), ("tests/unit/core/test_warrant.py",)
+CONFIRMATION, POLICY = "dockd/core/confirmation.py", "dockd/core/policy.py"
+BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/unit/core/test_policy.py",)
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
@@ -82,7 +84,7 @@ GUARDS = (
     Mutation(
         name="retention",
         file=WARRANT,
-        text="kept_until - receipt.at < min_retention",
+        text="kept_until - confirmed_at < min_retention",
         instead="False",
         tests=BY_WARRANT,
     ),
@@ -110,21 +112,21 @@ GUARDS = (
     Mutation(
         name="receipt for this acquisition",
         file=WARRANT,
-        text="_subject(receipt) != for_this",
+        text="_said_of(receipt) != for_this",
         instead="False",
         tests=BY_WARRANT,
     ),
     Mutation(
         name="holding for this acquisition",
         file=WARRANT,
-        text="_subject(holding) != for_this",
+        text="_said_of(holding) != for_this",
         instead="False",
         tests=BY_WARRANT,
     ),
     Mutation(
         name="holding of right now",
         file=WARRANT,
-        text="not timedelta(0) <= now - asked_at <= HOLDING_FRESH",
+        text="not timedelta(0) <= now - one.asked_at <= HOLDING_FRESH",
         instead="False",
         tests=BY_WARRANT,
     ),
@@ -274,6 +276,132 @@ GUARDS = (
         text='"the warrant is for another camera": warrant.camera != camera',
         instead='"the warrant is for another camera": False',
         tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="the store policy",
+        file=WARRANT,
+        text="if policy.satisfied(grounds.keys()):",
+        instead="if True:",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="a store that counts",
+        file=WARRANT,
+        text="configured is None or not policy.counts(one.store)",
+        instead="False",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="objects of this acquisition",
+        file=WARRANT,
+        text="_said_of(objects) != _subject(manifest)",
+        instead="False",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="presence of these objects",
+        file=WARRANT,
+        text="(presence.store, presence.confirmation)\n        != (objects.store, objects.payload_digest)",
+        instead="False",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="retention that was never promised",
+        file=WARRANT,
+        text="min(promised) if len(promised) == 2 else confirmed_at",
+        instead="min(promised, default=confirmed_at)",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="confirmations in the reader's warrant",
+        file=WARRANT,
+        text='"the warrant rests on no confirmation": not warrant.grounds',
+        instead='"the warrant rests on no confirmation": False',
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="how many places",
+        file=POLICY,
+        text="return len(self._places(confirmed)) >= self._needed",
+        instead="return len(self._places(confirmed)) >= 1",
+        tests=BY_POLICY,
+    ),
+    Mutation(
+        name="a store that is not final",
+        file=POLICY,
+        text="if one is None or not one.final:",
+        instead="if one is None:",
+        tests=BY_POLICY,
+    ),
+    Mutation(
+        name="length of an object",
+        file=CONFIRMATION,
+        text="if state.size_bytes != mine.size_bytes:",
+        instead="if False:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="checksum of an object",
+        file=CONFIRMATION,
+        text="if checksum is not None and not _agrees(checksum, mine):",
+        instead="if False:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="bytes that were read back",
+        file=CONFIRMATION,
+        text="if back is not None and (back.size_bytes, back.digest) != (mine.size_bytes, mine.digest):",
+        instead="if False:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="neither checksum nor bytes",
+        file=CONFIRMATION,
+        text="if checksum is None and back is None:",
+        instead="if False:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="the station's own bytes",
+        file=CONFIRMATION,
+        text="if mine is None or (mine.size_bytes, mine.digest) != (size_bytes, digest):",
+        instead="if mine is None:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="version right before erasing",
+        file=CONFIRMATION,
+        text="now.version != was.version",
+        instead="False",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="checksum right before erasing",
+        file=CONFIRMATION,
+        text="now.checksum != was.checksum",
+        instead="False",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="retention right before erasing",
+        file=CONFIRMATION,
+        text="_sooner(now.retention_until, was.retention_until)",
+        instead="False",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="bytes right before erasing",
+        file=CONFIRMATION,
+        text="        if piece in unshown:",
+        instead="        if False:",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="a kept confirmation of this clip",
+        file=CONFIRMATION,
+        text="if one.state.size_bytes != size_bytes or one.digest != digest:",
+        instead="if False:",
+        tests=BY_CONFIRMATION,
     ),
 )
 

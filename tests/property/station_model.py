@@ -16,6 +16,7 @@ from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_
 from dockd.core import canonical, receipts, sshsig, warrant
 from dockd.core.lifecycle import ACQUISITION, AcquisitionEvent, AcquisitionState, following
 from dockd.core.manifest import Manifest, encode
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
@@ -35,6 +36,7 @@ A, E = AcquisitionState, AcquisitionEvent
 STORE = str(uuid.UUID(int=2))
 STORE_KEY, FORGER_KEY = SigningKey.generate(), SigningKey.generate()
 MIN_RETENTION = timedelta(days=31)
+POLICY = StorePolicy([PolicyStore(store=STORE, name="archive", min_retention=MIN_RETENTION)])
 OTHER_SIZE = 7
 
 
@@ -288,15 +290,19 @@ class World:
             issued = warrant.issue(
                 acquisition=row,
                 manifest=manifest,
-                receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
-                holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
+                confirmations=[
+                    warrant.SignedConfirmation(
+                        receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
+                        holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
+                        asked_at=self.now - timedelta(minutes=waited),
+                    )
+                ],
+                policy=POLICY,
                 reread=row.reread,
                 docking=stay.docking,
                 epoch=stay.epoch,
                 camera_now=stay.camera.identity,
                 custody_durable_size=self.durable,
-                min_retention=MIN_RETENTION,
-                asked_at=self.now - timedelta(minutes=waited),
                 now=self.now,
             )
         except (VerificationFailed, WarrantRefused):

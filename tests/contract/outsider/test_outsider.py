@@ -559,6 +559,7 @@ class Story:
 
 
 OTHER_DOCKING, OTHER_DIGEST = "019c15f4-2b80-7000-8000-00000000000d", "sha256:" + "7" * 64
+OTHER_GROUND = {"store": "other", "kind": "receipt", "confirmation": OTHER_DIGEST, "presence": OTHER_DIGEST}
 
 
 def without(event):
@@ -571,6 +572,10 @@ def with_detail(event, **details):
 
 def with_warrant(**changes):
     return lambda story: story.find("warranted")["details"]["warrant"].update(changes)
+
+
+def with_ground(**changes):
+    return lambda story: story.find("warranted")["details"]["warrant"]["confirmations"][0].update(changes)
 
 
 def in_another_docking(event):
@@ -615,6 +620,13 @@ def damaged_and_released(story):
     story.add("released", "warranted", {"operator": "uid 0", "reason": "seen"})
 
 
+def as_the_first_version_wrote_it(story):
+    """With one store, its two statements stood in the warrant itself."""
+    warrant = story.find("warranted")["details"]["warrant"]
+    (ground,) = warrant.pop("confirmations")
+    warrant |= {"store": ground["store"], "receipt": ground["confirmation"], "holding": ground["presence"]}
+
+
 UNTRUE_STORIES = {
     "never sealed": (without("sealed"), "no acquisition.sealed"),
     "never stored": (without("stored"), "no acquisition.stored"),
@@ -626,17 +638,21 @@ UNTRUE_STORIES = {
     "the second read found other bytes": (with_detail("reread", plaintext=OTHER_DIGEST), "second read found another"),
     "the warrant of another docking": (with_warrant(docking=OTHER_DOCKING), "another docking than its entry"),
     "the warrant on another digest": (with_warrant(plaintext=OTHER_DIGEST), "the warrant rests on another digest"),
-    "the warrant on another receipt": (with_warrant(receipt=OTHER_DIGEST), "the warrant rests on another receipt"),
+    "the warrant on another receipt": (with_ground(confirmation=OTHER_DIGEST), "the warrant rests on another receipt"),
+    "the warrant on another store's word": (with_ground(store="other"), "the warrant rests on another receipt"),
+    "the warrant on nobody's word": (with_warrant(confirmations=[]), "the warrant rests on no confirmation"),
     "the warrant for another clip": (with_warrant(acquisition=OTHER_DOCKING), "the warrant is for another clip"),
     "the warrant had lapsed": (added("lapsed", reason=""), "its warrant had lapsed"),
     "the reads disagreed": (added("contested"), "its two reads disagreed"),
     "damaged and not released": (with_detail("sealed", verdict="damaged"), "nobody released it"),
     "erased in another docking": (in_another_docking("erased"), "no acquisition.erasure_resumed"),
-    "resumed on another receipt": (resumed(receipt=OTHER_DIGEST), "the warrant for the remnant"),
+    "resumed on another receipt": (resumed(confirmations=[OTHER_GROUND]), "the warrant for the remnant"),
+    "resumed on nobody's word": (resumed(confirmations=[]), "the warrant for the remnant"),
     "resumed on another file": (resumed(inode="1"), "the warrant for the remnant"),
     "resumed as if it were whole": (resumed(remnant="no"), "the warrant for the remnant"),
 }
 TRUE_STORIES = {
+    "as the first version wrote it": as_the_first_version_wrote_it,
     "as it was": lambda story: None,
     "an erasure that a later docking finished": resumed(),
     "an erasure that a later docking saw done": seen_gone,

@@ -757,7 +757,7 @@ def check_erasure(erased: dict, before: list[dict], wrong: Wrong) -> None:
     if erased.get("camera") != warranted.get("camera"):
         wrong("it was erased from another camera than the warrant's")
     if erased.get("docking") != warranted.get("docking") and "overwritten_bytes" in erased["details"]:
-        check_resumed(erased, warranted, last(after, "erasure_resumed"), wrong)
+        check_resumed(erased, warranted, last(after, "erasure_resumed"), before, wrong)
 
 
 def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wrong) -> None:
@@ -777,7 +777,8 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
         "the warrant is for another clip": warrant.get("acquisition") != warranted["acquisition"],
         "the warrant is for a remnant": warrant.get("remnant") != "no",
         "the warrant rests on another digest": warrant.get("plaintext") != first,
-        "the warrant rests on another receipt": warrant.get("receipt") != stored["details"].get("receipt"),
+        "the warrant rests on no confirmation": not grounds(warrant),
+        "the warrant rests on another receipt": not confirmed(before, stored) >= grounds(warrant),
         f"the clip is {verdict}, and nobody released it": verdict != "intact" and not last(before, "released"),
     }
     for fault, found in faults.items():
@@ -785,14 +786,38 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
             wrong(fault)
 
 
-def check_resumed(erased: dict, warranted: dict, resumed: dict | None, wrong: Wrong) -> None:
+def grounds(warrant: dict) -> set[tuple]:
+    """The stores' words that a warrant rests on, as pairs of store and digest."""
+    if "confirmations" not in warrant:  # as the first version wrote it
+        return {(warrant.get("store"), warrant["receipt"])} if "receipt" in warrant else set()
+    return {(one.get("store"), one.get("confirmation")) for one in warrant["confirmations"]}
+
+
+def confirmed(before: list[dict], stored: dict) -> set[tuple]:
+    """What stood in the log as confirmed: of each store the last that was said."""
+    said = {stored["details"].get("store"): stored["details"].get("receipt")}
+    for entry in before:
+        if entry["event"] == "delivery.confirmed":
+            said[entry["details"].get("store")] = entry["details"].get("confirmation")
+        elif entry["event"] == "delivery.retracted":
+            said.pop(entry["details"].get("store"), None)
+    return set(said.items())
+
+
+def check_resumed(erased: dict, warranted: dict, resumed: dict | None, before: list[dict], wrong: Wrong) -> None:
     """A later docking overwrote what was left: only under a warrant of its own, for the same."""
+    stored = last(before, "stored") or {"details": {}}
     first, second = (entry["details"].get("warrant", {}) if entry else {} for entry in (warranted, resumed))
     if not resumed or {resumed.get("docking"), second.get("docking")} != {erased.get("docking")}:
         wrong("it was erased in another docking than its warrant's, and no acquisition.erasure_resumed is of that one")
         return
-    same = all(second.get(key) == first.get(key) for key in ("acquisition", "camera", "inode", "plaintext", "receipt"))
-    if not same or second.get("remnant") != "yes":
+    same = all(second.get(key) == first.get(key) for key in ("acquisition", "camera", "inode", "plaintext"))
+    if (
+        not same
+        or not grounds(second)
+        or not confirmed(before, stored) >= grounds(second)
+        or second.get("remnant") != "yes"
+    ):
         wrong("the warrant for the remnant is for something else")
 
 

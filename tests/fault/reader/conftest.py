@@ -118,9 +118,14 @@ class Rig:
             "inode": str(file.inode),
             "links": file.links,
             "plaintext": digest,
-            "store": STORE,
-            "receipt": self.digest(b"receipt"),
-            "holding": self.digest(b"holding"),
+            "confirmations": [
+                {
+                    "store": STORE,
+                    "kind": "receipt",
+                    "confirmation": self.digest(b"receipt"),
+                    "presence": self.digest(b"holding"),
+                }
+            ],
             "remnant": "yes" if remnant else "no",
         } | changes
         return warrants.from_wire(issued, docking=docking, epoch=Epoch(epoch), camera=self.identity)

@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dockd.core import canonical, manifest, receipts, sshsig
+from dockd.core.confirmation import OwnSums, still_there, verify_objects
 from dockd.core.manifest import Manifest
+from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
+from dockd.core.warrant import ObjectConfirmation, SignedConfirmation
 from dockd.model import (
     Acquisition,
     CacheState,
@@ -27,7 +31,8 @@ STORE = "6f1e2d3c-0000-4000-8000-000000000002"
 ACQUISITION = "019c16f2-0000-7000-8000-000000000003"
 DOCKING = "019c16f2-0000-7000-8000-000000000004"
 CAMERA = CameraIdentity(serial="BC-17", model="M1", volume_id="6A7F-01D2", vendor="V", product="P")
-STORE_KEY = SigningKey.generate()
+OBJECTS = "cloud"
+STORE_KEY, STATION_KEY = SigningKey.generate(), SigningKey.generate()
 NONCE = b"\x07" * 32
 FILE = FoundFile(path=b"DCIM/100/A \xff.MP4", size_bytes=1000, mtime_ns=1_769_903_999_123_456_789, inode=42)
 
@@ -140,21 +145,87 @@ def make_reread(**changes):
     return dataclasses.replace(reread, **changes)
 
 
+def signed(stated=None, **changes):
+    """The word of a store that signs."""
+    made = {
+        "receipt": changes.get("receipt") or verified_receipt(stated),
+        "holding": changes.get("holding") or verified_holding(stated),
+        "asked_at": changes.get("asked_at") or NOW,
+    }
+    return SignedConfirmation(**made)
+
+
+def sign_manifest(stated=None):
+    content = manifest.encode(stated or make_manifest())
+    return SignedBytes(payload=content, signature=sshsig.sign(STATION_KEY, sshsig.MANIFEST, content))
+
+
+def own_sums(stated=None, *, part_bytes=0):
+    """What the station knows of the three objects; the sealed bytes are told by their digest alone."""
+    stated = stated or make_manifest()
+    said = sign_manifest(stated)
+    made = {
+        piece: OwnSums(size_bytes=len(content), digest=canonical.digest(content))
+        for piece, content in ((Piece.MANIFEST, said.payload), (Piece.SIGNATURE, said.signature.encode()))
+    }
+    made[Piece.SEALED] = OwnSums(
+        size_bytes=stated.sealed_size_bytes,
+        digest=stated.sealed_digest,
+        part_bytes=part_bytes,
+        of_parts=b"\x0b" * 32 if part_bytes else b"",
+    )
+    return made
+
+
+def object_states(stated=None, *, of=(), **changes):
+    """What an honest store says of them; `changes` to all, or to those named in `of`."""
+    states = {
+        piece: ObjectState(
+            size_bytes=sums.size_bytes,
+            version=f"version of {piece.value}",
+            checksum=Checksum(algorithm=Algorithm.SHA256, digest=bytes.fromhex(sums.digest.removeprefix("sha256:"))),
+            retention_until=NOW + timedelta(days=365),
+        )
+        for piece, sums in own_sums(stated).items()
+    }
+    return {
+        piece: dataclasses.replace(state, **changes) if piece in (of or Piece) else state
+        for piece, state in states.items()
+    }
+
+
+def verified_objects(stated=None, *, states=None, read_back=None, store=OBJECTS, at=NOW, part_bytes=0):
+    return verify_objects(
+        states or object_states(stated),
+        own=own_sums(stated, part_bytes=part_bytes),
+        read_back=read_back or {},
+        store=store,
+        station=(stated or make_manifest()).station,
+        manifest=sign_manifest(stated),
+        at=at,
+    )
+
+
+def looked_at(stated=None, *, objects=None, states=None, asked_at=NOW, **changes):
+    """The word of a store that does not sign."""
+    objects = objects or verified_objects(stated, **changes)
+    now = states or {piece: one.state for piece, one in objects.objects.items()}
+    return ObjectConfirmation(objects=objects, presence=still_there(objects, now, at=NOW), asked_at=asked_at)
+
+
 @pytest.fixture
 def case():
     """The arguments of a warrant that is due."""
     return {
         "acquisition": make_row(),
         "manifest": make_manifest(),
-        "receipt": verified_receipt(),
-        "holding": verified_holding(),
+        "confirmations": [signed()],
+        "policy": StorePolicy([PolicyStore(store=STORE, name="archive", min_retention=timedelta(days=30))]),
         "reread": make_reread(),
         "docking": DOCKING,
         "epoch": 9,
         "camera_now": CAMERA,
         "custody_durable_size": 8,
-        "min_retention": timedelta(days=30),
-        "asked_at": NOW,
         "now": NOW + timedelta(seconds=2),
     }
 
@@ -169,6 +240,13 @@ class Clip:
     sign_holding = staticmethod(sign_holding)
     receipt = staticmethod(verified_receipt)
     holding = staticmethod(verified_holding)
+    signed = staticmethod(signed)
+    sign_manifest = staticmethod(sign_manifest)
+    own = staticmethod(own_sums)
+    states = staticmethod(object_states)
+    objects = staticmethod(verified_objects)
+    looked_at = staticmethod(looked_at)
+    objects_store = OBJECTS
     row = staticmethod(make_row)
     reread = staticmethod(make_reread)
 

@@ -7,8 +7,10 @@ import pytest
 
 from dockd.core import warrant
 from dockd.core.canonical import digest
+from dockd.core.confirmation import Kind
+from dockd.core.policy import EraseWhen, PolicyStore, StorePolicy
 from dockd.core.remnants import remnant_name
-from dockd.core.warrant import EraseWarrant, from_wire, issue, to_wire
+from dockd.core.warrant import EraseWarrant, Ground, from_wire, issue, to_wire
 from dockd.errors import WarrantRefused
 from dockd.model import FoundFile, VerdictStatus
 
@@ -38,8 +40,7 @@ def stated(**changes):
     return lambda clip, case: {
         "manifest": clip.manifest(**changes),
         "acquisition": clip.row(clip.manifest(**changes)),
-        "receipt": clip.receipt(clip.manifest(**changes)),
-        "holding": clip.holding(clip.manifest(**changes)),
+        "confirmations": [clip.signed(clip.manifest(**changes))],
     }
 
 
@@ -72,20 +73,28 @@ BROKEN = {
         "it is empty, and nobody released it",
     ),
     "receipt of another clip": (
-        lambda clip, case: {"receipt": clip.receipt(REPLACE(clip.manifest(), sealed_digest=digest(b"other")))},
-        "the receipt is for another acquisition",
+        lambda clip, case: {
+            "confirmations": [
+                clip.signed(receipt=clip.receipt(REPLACE(clip.manifest(), sealed_digest=digest(b"other"))))
+            ]
+        },
+        "archive: the receipt is for another acquisition",
     ),
     "receipt of another station": (
-        lambda clip, case: {"receipt": clip.receipt(clip.manifest(station=OTHER_STORE))},
-        "the receipt is for another acquisition",
+        lambda clip, case: {"confirmations": [clip.signed(receipt=clip.receipt(clip.manifest(station=OTHER_STORE)))]},
+        "archive: the receipt is for another acquisition",
     ),
     "receipt for other manifest bytes": (
-        lambda clip, case: {"receipt": clip.receipt(clip.manifest(category_reason="other"))},
-        "the receipt is for another acquisition",
+        lambda clip, case: {
+            "confirmations": [clip.signed(receipt=clip.receipt(clip.manifest(category_reason="other")))]
+        },
+        "archive: the receipt is for another acquisition",
     ),
     "holding for other manifest bytes": (
-        lambda clip, case: {"holding": clip.holding(clip.manifest(category_reason="other"))},
-        "the holding statement is for another acquisition",
+        lambda clip, case: {
+            "confirmations": [clip.signed(holding=clip.holding(clip.manifest(category_reason="other")))]
+        },
+        "archive: the holding statement is for another acquisition",
     ),
     "journal knows another manifest": (
         row(manifest_digest=digest(b"x")),
@@ -93,28 +102,34 @@ BROKEN = {
     ),
     "journal knows no manifest": (row(manifest_digest=None), "the manifest is of another acquisition or camera"),
     "holding of another clip": (
-        lambda clip, case: {"holding": clip.holding(clip.manifest(sealed_size_bytes=1301))},
-        "the holding statement is for another acquisition",
+        lambda clip, case: {
+            "confirmations": [clip.signed(holding=clip.holding(clip.manifest(sealed_size_bytes=1301)))]
+        },
+        "archive: the holding statement is for another acquisition",
     ),
     "holding by another store": (
-        lambda clip, case: {"holding": clip.holding(store=OTHER_STORE)},
-        "receipt and holding statement are by two stores",
+        lambda clip, case: {"confirmations": [clip.signed(holding=clip.holding(store=OTHER_STORE))]},
+        "archive: receipt and holding statement are by two stores",
     ),
     "holding too old": (
         lambda clip, case: {"now": clip.now + warrant.HOLDING_FRESH + timedelta(seconds=1)},
-        "the holding statement is not of right now",
+        "archive: what it said is not of right now",
     ),
     "clock went back": (
         lambda clip, case: {"now": clip.now - timedelta(seconds=1)},
-        "the holding statement is not of right now",
+        "archive: what it said is not of right now",
     ),
     "receipt's retention too short": (
-        lambda clip, case: {"receipt": clip.receipt(retention_until=clip.now + timedelta(days=29))},
-        "the store keeps it until",
+        lambda clip, case: {
+            "confirmations": [clip.signed(receipt=clip.receipt(retention_until=clip.now + timedelta(days=29)))]
+        },
+        "archive: it keeps the clip until",
     ),
     "holding's retention too short": (
-        lambda clip, case: {"holding": clip.holding(retention_until=clip.now + timedelta(days=29))},
-        "the store keeps it until",
+        lambda clip, case: {
+            "confirmations": [clip.signed(holding=clip.holding(retention_until=clip.now + timedelta(days=29)))]
+        },
+        "archive: it keeps the clip until",
     ),
     "second read differs": (
         lambda clip, case: {"reread": clip.reread(plaintext_digest=digest(b"other"))},
@@ -156,8 +171,15 @@ def test_p01_a_warrant_is_issued_where_every_condition_is_met(clip, case):
     issued = issue(**case)
     assert (issued.acquisition, issued.docking, issued.epoch) == (clip.acquisition, clip.docking, 9)
     assert (issued.camera, issued.file, issued.remnant) == (clip.camera, clip.file, False)
-    assert issued.receipt == case["receipt"].payload_digest
-    assert issued.holding == case["holding"].payload_digest
+    (said,) = case["confirmations"]
+    assert issued.grounds == (
+        Ground(
+            store=clip.store,
+            kind=Kind.RECEIPT,
+            confirmation=said.receipt.payload_digest,
+            presence=said.holding.payload_digest,
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -245,6 +267,10 @@ def test_p01_a_reader_of_another_docking_refuses_it(clip, case, changes, reason)
         {"path": 7},
         {"camera": {}},
         {"more": 1},
+        {"confirmations": []},
+        {"confirmations": [{}]},
+        {"confirmations": {"store": "archive"}},
+        {"confirmations": [{"store": "a", "kind": "word", "confirmation": "sha256:" + "1" * 64, "presence": "x"}]},
         {"remnant": "yes"},
     ],
 )
@@ -298,3 +324,125 @@ def test_p01_a_clip_that_was_never_warranted_has_no_remnant(clip, case):
     with pytest.raises(WarrantRefused) as refused:
         issue(**(case | {"remnant": remnant(clip)}))
     assert refused.value.reasons == ("the clip is stored, not warranted",)
+
+
+# --- several stores, some of which do not sign
+
+
+def with_objects(clip, *confirmations, when=EraseWhen.ALL, **changes):
+    """A policy over the store that signs, one that does not, and one that does not count."""
+    cloud = REPLACE(PolicyStore(store=clip.objects_store, name="cloud", min_retention=timedelta(days=30)), **changes)
+    stores = [
+        PolicyStore(store=clip.store, name="archive", min_retention=timedelta(days=30)),
+        cloud,
+        PolicyStore(store="edge", name="edge", final=False),
+    ]
+    return {"policy": StorePolicy(stores, when), "confirmations": confirmations}
+
+
+def test_p01_a_warrant_rests_on_all_that_confirmed(clip, case):
+    issued = issue(**case | with_objects(clip, clip.signed(), clip.looked_at()))
+    assert [(ground.store, ground.kind) for ground in issued.grounds] == [
+        (clip.store, Kind.RECEIPT),
+        (clip.objects_store, Kind.CHECKSUM),
+    ]
+    assert read(to_wire(issued), clip) == issued
+
+
+def refused(case, change):
+    with pytest.raises(WarrantRefused) as error:
+        issue(**(case | change))
+    return error.value.reasons
+
+
+def test_p01_a_store_that_said_nothing_is_missed(clip, case):
+    for said in ([clip.signed()], [clip.signed(), clip.signed()]):
+        (reason,) = refused(case, with_objects(clip, *said))
+        assert reason == "what has to confirm it is archive, cloud, and nothing is there of cloud"
+    (reason,) = refused(case, with_objects(clip))
+    assert reason.endswith("nothing is there of archive, cloud")
+
+
+def test_p01_what_does_not_count_is_no_ground(clip, case):
+    edge = clip.looked_at(store="edge")
+    assert "its word does not count" in refused(case, with_objects(clip, edge, when=EraseWhen.ANY))[0]
+    issued = issue(**case | with_objects(clip, edge, clip.signed(), when=EraseWhen.ANY))
+    assert [ground.store for ground in issued.grounds] == [clip.store]
+    stranger = clip.looked_at(store="stranger")
+    assert "its word does not count" in refused(case, with_objects(clip, stranger, when=EraseWhen.ANY))[0]
+
+
+def test_p01_a_fallback_that_is_final_stands_for_its_primary_and_no_more(clip, case):
+    change = with_objects(clip, clip.looked_at(), fallback_for=clip.store)
+    assert issue(**case | change).grounds[0].store == clip.objects_store
+    change = with_objects(clip, clip.looked_at(), fallback_for=clip.store, final=False)
+    assert "its word does not count" in refused(case, change)[0]
+
+
+OBJECTS_BROKEN = {
+    "of another clip": (
+        lambda clip: clip.looked_at(clip.manifest(sealed_size_bytes=1301)),
+        "cloud: the objects are of another acquisition",
+    ),
+    "of other manifest bytes": (
+        lambda clip: clip.looked_at(clip.manifest(category_reason="other")),
+        "cloud: the objects are of another acquisition",
+    ),
+    "of another station": (
+        lambda clip: clip.looked_at(clip.manifest(station=OTHER_STORE)),
+        "cloud: the objects are of another acquisition",
+    ),
+    "seen too long ago": (
+        lambda clip: clip.looked_at(asked_at=clip.now - warrant.HOLDING_FRESH),
+        "cloud: what it said is not of right now",
+    ),
+    "seen in the future": (
+        lambda clip: clip.looked_at(asked_at=clip.now + timedelta(hours=1)),
+        "cloud: what it said is not of right now",
+    ),
+    "kept too short": (
+        lambda clip: clip.looked_at(
+            objects=clip.objects(states=clip.states(retention_until=clip.now + timedelta(days=29)))
+        ),
+        "cloud: it keeps the clip until",
+    ),
+    "not promised to be kept": (
+        lambda clip: clip.looked_at(objects=clip.objects(states=clip.states(retention_until=None))),
+        "cloud: it keeps the clip until",
+    ),
+    "promised only now": (
+        lambda clip: clip.looked_at(
+            objects=clip.objects(states=clip.states(retention_until=None)), states=clip.states()
+        ),
+        "cloud: it keeps the clip until",
+    ),
+    "seen of something else": (
+        lambda clip: REPLACE(clip.looked_at(), objects=clip.objects(at=clip.now - timedelta(days=1))),
+        "cloud: what was seen right now is of other objects",
+    ),
+    "seen at another store": (
+        lambda clip: REPLACE(clip.looked_at(), presence=clip.looked_at(store="edge").presence),
+        "cloud: what was seen right now is of other objects",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS_BROKEN)
+def test_p01_each_broken_condition_of_objects_alone_is_named_alone(clip, case, name):
+    make, reason = OBJECTS_BROKEN[name]
+    (said,) = refused(case, with_objects(clip, clip.signed(), make(clip)))
+    assert said.startswith(reason)
+    # Where one of the two is enough, the other one is.
+    issued = issue(**case | with_objects(clip, make(clip), clip.signed(), when=EraseWhen.ANY))
+    assert [ground.store for ground in issued.grounds] == [clip.store]
+
+
+def test_p01_no_policy_outweighs_what_speaks_against_the_clip_itself(clip, case):
+    change = with_objects(clip, clip.signed(), clip.looked_at(), when=EraseWhen.ANY)
+    change["acquisition"] = REPLACE(case["acquisition"], contested=True)
+    assert refused(case, change) == ("its reads disagree",)
+
+
+def test_p01_a_store_that_need_not_promise_anything_may_confirm(clip, case):
+    said = clip.looked_at(objects=clip.objects(states=clip.states(retention_until=None)))
+    assert issue(**case | with_objects(clip, clip.signed(), said, min_retention=timedelta(0)))
