@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-
 from servers.programs import Servers, free_ports, program
 
 ACCESS_KEY = "AKIADOCKDTEST"

@@ -1,0 +1,195 @@
+"""S3's operations on one bucket, as far as the adapter needs them: one method each, over signed requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import datetime
+
+from dockd.core.transfer import Call, RetryClass
+from dockd.errors import StoreRefused, StoreUnreachable, UploadLost
+from dockd.stores import s3_parts, s3_xml
+from dockd.stores.s3_answers import CODES
+from dockd.stores.s3_exchange import Exchange, Query
+from dockd.stores.s3_records import Head, LockMode, checksum_header, head_of
+from dockd.stores.wire import Answer, sentence
+
+_PAGE = 400  # parts or uploads a page: within the length of an answer that is read
+_EXISTS = 412
+_NOT_LOCKED = (400, 404)  # a bucket without Object Lock, an object without a retention
+
+
+class Bucket:
+    """One bucket. Every method may be called again; errors are those of `Wire`."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    # --- objects
+
+    async def head(self, key: str) -> Head:
+        """HeadObject, with the checksum. Raises UploadLost where there is none."""
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        return head_of(await self._exchange.ask(Call.LOOK, "HEAD", key, headers=headers))
+
+    async def found(self, key: str) -> Head | None:
+        """The same; None where there is none."""
+        try:
+            return await self.head(key)
+        except UploadLost:
+            return None
+
+    async def put(self, key: str, content: bytes, headers: Mapping[str, str], *, absent: bool = True) -> bool:
+        """PutObject; `absent`: only where there is none (If-None-Match). Returns whether it was stored."""
+        said = {**headers, "If-None-Match": "*"} if absent else headers
+        answer = await self._exchange.ask(Call.FINISH, "PUT", key, headers=said, content=content, expected=(_EXISTS,))
+        return answer.status != _EXISTS
+
+    async def stands(self, key: str, content: bytes) -> bool:
+        """Whether the object is there, of these bytes. Raises StoreRefused where it is of others."""
+        found = bytearray()
+        try:
+            async with aclosing(self.read(key, headers={}, check=lambda _: None)) as blocks:
+                async for block in blocks:
+                    found += block
+                    if len(found) > len(content):
+                        break
+        except UploadLost:
+            return False
+        if found != content:
+            raise StoreRefused(f"another object stands at {key}; nothing is overwritten", status=_EXISTS)
+        return True
+
+    def read(
+        self, key: str, *, headers: Mapping[str, str], check: Callable[[Answer], None]
+    ) -> AsyncGenerator[bytes, None]:
+        """GetObject, as `Wire.receive` says."""
+        return self._exchange.receive(key, headers=headers, check=check)
+
+    async def delete(self, key: str, version_id: str) -> None:
+        """DeleteObject: of a version where one is named. Of what is not there it is no error."""
+        with suppress(UploadLost):
+            await self._exchange.ask(Call.ABANDON, "DELETE", key, query=_version(version_id))
+
+    # --- locks
+
+    async def retention(self, key: str, version_id: str) -> s3_xml.Retention | None:
+        """GetObjectRetention. None where there is none."""
+        query = {"retention": "", **_version(version_id)}
+        answer = await self._exchange.ask(Call.LOOK, "GET", key, query=query, expected=_NOT_LOCKED)
+        return None if answer.status in _NOT_LOCKED else s3_xml.retention(answer.body)
+
+    async def legal_hold(self, key: str, version_id: str) -> bool:
+        """GetObjectLegalHold."""
+        query = {"legal-hold": "", **_version(version_id)}
+        answer = await self._exchange.ask(Call.LOOK, "GET", key, query=query, expected=_NOT_LOCKED)
+        return answer.status not in _NOT_LOCKED and s3_xml.legal_hold(answer.body)
+
+    async def retain(self, key: str, mode: LockMode, until: datetime) -> None:
+        """PutObjectRetention."""
+        content = s3_xml.retain(mode, until)
+        await self._exchange.ask(Call.FINISH, "PUT", key, query={"retention": ""}, content=content)
+
+    async def hold(self, key: str, *, on: bool = True) -> None:
+        """PutObjectLegalHold."""
+        content = s3_xml.hold(on=on)
+        await self._exchange.ask(Call.FINISH, "PUT", key, query={"legal-hold": ""}, content=content)
+
+    # --- multipart uploads
+
+    async def create(self, key: str, headers: Mapping[str, str], *, summed: bool) -> str:
+        """CreateMultipartUpload; returns the upload's id. `summed`: its parts' SHA-256 checksums are to be kept."""
+        said = {**headers, "x-amz-checksum-algorithm": "SHA256"} if summed else headers
+        answer = await self._exchange.ask(Call.REGISTER, "POST", key, query={"uploads": ""}, headers=said)
+        return s3_xml.upload_id(answer.body)
+
+    async def put_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        pieces: Sequence[bytes],
+        *,
+        sha256: bytes,
+    ) -> s3_parts.Part:
+        """UploadPart, with its checksum."""
+        answer = await self._exchange.send(
+            Call.APPEND,
+            key,
+            query={"partNumber": str(number), "uploadId": upload_id},
+            headers=checksum_header(sha256),
+            pieces=pieces,
+            sha256=sha256,
+        )
+        etag = answer.headers.get("etag")
+        if not etag:
+            raise StoreUnreachable("the store's answer has no ETag; is something else at its address?")
+        return s3_parts.Part(number=number, size_bytes=sum(map(len, pieces)), etag=etag, sha256=sha256)
+
+    async def parts(self, key: str, upload_id: str) -> dict[int, s3_parts.Part]:
+        """ListParts, all pages. Raises UploadLost where there is no such upload."""
+        listed: dict[int, s3_parts.Part] = {}
+        query = {"uploadId": upload_id, "max-parts": str(_PAGE)}
+        while True:
+            answer = await self._exchange.ask(Call.OFFSET, "GET", key, query=query)
+            page = s3_xml.parts_page(answer.body)
+            listed |= {part.number: part for part in page.parts}
+            if page.marker is None or query.get("part-number-marker") == page.marker:
+                return listed
+            query["part-number-marker"] = page.marker
+
+    async def complete(self, key: str, upload_id: str, parts: tuple[s3_parts.Part, ...]) -> bool:
+        """CompleteMultipartUpload where there is no object yet. Returns whether it was made."""
+        headers = {"If-None-Match": "*", "Content-Type": "application/xml"}
+        content = s3_xml.completion(parts)
+        query = {"uploadId": upload_id}
+        answer = await self._exchange.ask(
+            Call.FINISH, "POST", key, query=query, headers=headers, content=content, expected=(_EXISTS,)
+        )
+        return answer.status != _EXISTS
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """AbortMultipartUpload. Of an unknown one it is no error."""
+        with suppress(UploadLost):
+            await self._exchange.ask(Call.ABANDON, "DELETE", key, query={"uploadId": upload_id})
+
+    async def unfinished(self, prefix: str) -> AsyncIterator[s3_xml.Unfinished]:
+        """ListMultipartUploads, all pages, of keys that begin with `prefix`."""
+        query = {"uploads": "", "prefix": prefix, "max-uploads": str(_PAGE)}
+        seen: tuple[str, str] | None = None
+        while True:
+            page = s3_xml.uploads_page((await self._exchange.ask(Call.REGISTER, "GET", query=query)).body)
+            for one in page.uploads:
+                if one.key.startswith(prefix):
+                    yield one
+            if page.marker is None or page.marker == seen:
+                return
+            seen = page.marker
+            query["key-marker"], query["upload-id-marker"] = seen
+
+    # --- trials
+
+    async def refuses(
+        self, method: str, key: str, *, query: Query | None = None, headers: Mapping[str, str], content: bytes = b""
+    ) -> bool:
+        """Whether the store itself says no to a request, for what the request is. For probes.
+
+        Raises StoreUnreachable where something else says it, or the store says no for another reason.
+        """
+        answer = await self._exchange.ask(
+            Call.FINISH, method, key, query=query, headers=headers, content=content, expected=range(400, 500)
+        )
+        if answer.status < 400:  # noqa: PLR2004
+            return False
+        said = s3_xml.refusal(answer.body)
+        if said is None or CODES.get(said.code) in (RetryClass.RENEW, RetryClass.LATER):
+            raise StoreUnreachable(sentence(Call.FINISH, answer.status, said.code if said else "not by the store"))
+        return True
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent."""
+        await self._exchange.aclose()
+
+
+def _version(version_id: str) -> dict[str, str]:
+    return {"versionId": version_id} if version_id else {}
