@@ -19,6 +19,16 @@ def reset_after(count: int) -> Fault:
     return fault
 
 
+def cut_after(count: int) -> Fault:
+    """The store gets so many bytes of the body; then RST for the station, and the store's connection ends."""
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.pass_on(count)
+        exchange.reset()
+
+    return fault
+
+
 def stall_after(count: int) -> Fault:
     """Take so many bytes, then nothing more, and never answer."""
 

@@ -1,6 +1,7 @@
-"""A TLS proxy between a station and its receiver that misbehaves on request, one HTTP exchange at a time.
+"""A proxy between a station and its store that misbehaves on request, one HTTP exchange at a time.
 
-It runs on an event loop of its own in a thread, so that a test may block. What it did stands in `seen`.
+It speaks TLS on both sides, or plain HTTP where it is given no certificate or no authority to believe. It runs on an
+event loop of its own in a thread, so that a test may block. What it did stands in `seen`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Exchange:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     proxy: Proxy
-    body: bytes = b""
+    body: bytes = b""  # what was read and is held
+    passed: int = 0  # what went on at once, held nowhere
+    beyond: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def take(self, count: int | None = None) -> None:
         """Read so much of the body; all of it where nothing is said."""
@@ -43,16 +46,45 @@ class Exchange:
             self.body += piece
 
     async def ask(self) -> bytes:
-        """The receiver's whole answer to the whole request, over a connection of its own."""
+        """The store's whole answer to the whole request, over a connection of its own."""
         await self.take()
-        reader, writer = await asyncio.open_connection(*self.proxy.target, ssl=self.proxy.upstream)
+        reader, writer = await self._open()
         try:
-            head = re.sub(rb"(?im)^connection:.*\r\n", b"", self.head)
-            writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n" + self.body)
+            writer.write(self.body)
             await writer.drain()
             return await reader.read()
         finally:
             writer.close()
+
+    async def pass_on(self, count: int | None = None) -> None:
+        """Give so much of the body to the store as it comes, of all of it; what was taken before is not given."""
+        wanted = self.length if count is None else min(count, self.length)
+        if self.beyond is None:
+            self.beyond = await self._open()
+        while self.passed < wanted:
+            piece = await self.reader.read(min(PIECE, wanted - self.passed))
+            if not piece:
+                raise ConnectionError("the station went away")
+            self.beyond[1].write(piece)
+            self.passed += len(piece)
+            await self.beyond[1].drain()
+
+    async def hand_back(self) -> None:
+        """Give the store's answer to the station as it comes, to its end."""
+        assert self.beyond
+        while piece := await self.beyond[0].read(PIECE):
+            await self.answer(piece)
+
+    def leave(self) -> None:
+        """End the connection to the store, where one is open."""
+        if self.beyond is not None:
+            self.beyond[1].close()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.proxy.target, ssl=self.proxy.upstream)
+        head = re.sub(rb"(?im)^connection:.*\r\n", b"", self.head)
+        writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
+        return reader, writer
 
     async def answer(self, content: bytes) -> None:
         """Send an answer as it is. The connection ends with it."""
@@ -88,17 +120,21 @@ class Proxy:
     """Listens at `port` once started. `order` sets what goes wrong next; everything else passes."""
 
     target: tuple[str, int]
-    certificate: Path
-    key: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    believes: Path | None = None  # the target's authority, where it is another than the certificate
     rules: list[Rule] = field(default_factory=list)
     seen: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, bytes of the body that came
     port: int = 0
 
     def start(self) -> None:
-        self.upstream = ssl.create_default_context(cafile=str(self.certificate))
-        self.upstream.check_hostname = False
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(self.certificate, self.key)
+        self.upstream, self._context = None, None
+        if authority := self.believes or self.certificate:
+            self.upstream = ssl.create_default_context(cafile=str(authority))
+            self.upstream.check_hostname = False
+        if self.certificate and self.key:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(self.certificate, self.key)
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -117,6 +153,7 @@ class Proxy:
 
     def show(self, certificate: Path, key: Path) -> None:
         """New connections meet this certificate."""
+        assert self._context
         self._context.load_cert_chain(certificate, key)
 
     def count(self, method: str, path: str) -> int:
@@ -172,9 +209,11 @@ class Proxy:
         rule = next((rule for rule in self.rules if rule.fits(exchange)), None)
         try:
             if rule is None:
-                await exchange.answer(await exchange.ask())
+                await exchange.pass_on()
+                await exchange.hand_back()
             else:
                 rule.times -= 1
                 await rule.fault(exchange)
         finally:
-            self.seen.append((method, path, len(exchange.body)))
+            exchange.leave()
+            self.seen.append((method, path, len(exchange.body) + exchange.passed))
