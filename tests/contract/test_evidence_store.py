@@ -5,26 +5,14 @@ What an implementation must do is in dockd/stores/port.py; each test here holds 
 
 import asyncio
 import contextlib
-import json
 import secrets
-import socket
-import sys
 import uuid
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from contract.evidence import STATION, STORE, Clip, Keys, MachineClock, blocks, receiving
 
-from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
-from dockd.core.age_keys import Identity
+from dockd.core import checkpoint, merkle, receipts
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, Range, choose_ranges, range_digest
-from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
-from dockd.core.manifest import Manifest, encode
-from dockd.core.sealing import Sealer
 from dockd.errors import (
     OffsetConflict,
     StoreBusy,
@@ -36,80 +24,7 @@ from dockd.errors import (
     UploadLost,
     VerificationFailed,
 )
-from dockd.model import CameraIdentity, Category, SignedBytes, VerdictStatus
-from dockd.receiver.enrol import enrol
 from dockd.stores.memory import MemoryStore
-from dockd.stores.receiver_store import ReceiverStore
-
-STATION, STORE = str(uuid.uuid4()), str(uuid.uuid4())
-
-
-class MachineClock:
-    def now(self):
-        return datetime.now(UTC)
-
-    def monotonic_s(self):
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, delay_s):
-        await asyncio.sleep(delay_s)
-
-
-class Keys:
-    """Everybody's keys, as enrolment and configuration leave them."""
-
-    def __init__(self):
-        self.store, self.manifest, self.checkpoint = (sshsig.SigningKey.generate() for _ in range(3))
-        self.identities = [Identity.generate(secrets.token_bytes) for _ in range(2)]
-        self.recipients = [identity.recipient for identity in self.identities]
-        self.station_public = StationPublic(
-            station=STATION, manifest_key=self.manifest.public, checkpoint_key=self.checkpoint.public
-        )
-        self.store_public = StorePublic(store=STORE, key=self.store.public)
-
-
-class Clip:
-    """One sealed clip with its signed manifest."""
-
-    def __init__(self, keys, size=200_000, *, content=None, acquisition=None, station=STATION, key=None, **changes):
-        if content is None:
-            sealer, plain = Sealer(keys.recipients, secrets.token_bytes), memoryview(secrets.token_bytes(size))
-            content, batch = sealer.header(), 4 << 20
-            for at in range(0, size, batch):
-                content += bytes(sealer.seal(plain[at : at + batch], final=at + batch >= size))
-        self.content = content
-        self.acquisition = acquisition or str(
-            uuid.UUID(int=(0x019 << 116) | (7 << 76) | (2 << 62) | secrets.randbits(60))
-        )
-        fields = {
-            "acquisition": self.acquisition,
-            "station": station,
-            "bay": 1,
-            "docking": str(uuid.UUID(int=5)),
-            "camera": CameraIdentity(serial="CAM1", model="M", volume_id="v"),
-            "path": b"DCIM/1.mp4",
-            "size_bytes": size,
-            "mtime_ns": 1,
-            "recorded_at": None,
-            "duration_ms": None,
-            "clock_offset_ms": None,
-            "category": Category.NONE,
-            "category_reason": "",
-            "verdict": VerdictStatus.INTACT,
-            "reasons": (),
-            "container": "mp4",
-            "plaintext_digest": canonical.digest(b"plain" + self.acquisition.encode()),
-            "plaintext_size_bytes": size,
-            "sealed_digest": canonical.digest(content),
-            "sealed_size_bytes": len(content),
-            "recipients": tuple(recipient.fingerprint for recipient in keys.recipients),
-            "dockd": "0",
-            "custody_seq": 1,
-            "nonce": secrets.token_bytes(32),
-        }
-        payload = encode(Manifest(**(fields | changes)))
-        signature = sshsig.sign(key or keys.manifest, sshsig.MANIFEST, payload)
-        self.manifest = SignedBytes(payload=payload, signature=signature)
 
 
 class Log:
@@ -140,11 +55,6 @@ class Log:
         return tuple(merkle.consistency_proof(self, old, new)) if 0 < old < new else ()
 
 
-async def blocks(content, size=65536):
-    for at in range(0, len(content), size):
-        yield content[at : at + size]
-
-
 async def put(store, clip, *, start=0, end=None):
     """Send a piece of a clip; returns the upload's address."""
     url = await store.register(clip.acquisition, clip.manifest, len(clip.content))
@@ -161,115 +71,10 @@ def _verify(keys, clip, signed):
 
 # --- the stores
 
-_SERVE = """
-import asyncio, json, secrets, sys
-from datetime import UTC, datetime
-from pathlib import Path
-import structlog
-from dockd.core.sshsig import SigningKey
-from dockd.receiver.serve import serve
-from dockd.receiver.settings import ReceiverSettings
-
-class Clock:
-    def now(self): return datetime.now(UTC)
-    def monotonic_s(self): return asyncio.get_running_loop().time()
-    async def sleep(self, delay_s): await asyncio.sleep(delay_s)
-
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # nobody reads stdout to its end
-given = json.loads(sys.stdin.readline())
-settings = ReceiverSettings(
-    directory=Path(given["directory"]), listen_host="127.0.0.1", listen_port=given["port"],
-    tls_cert=Path(given["cert"]), tls_key=Path(given["tls_key"]), store=given["store"],
-    key=SigningKey.parse(given["key"].encode()), public_hosts=frozenset({f"127.0.0.1:{given['port']}"}),
-    allowed_recipients=frozenset(given["recipients"]),
-)
-asyncio.run(serve(settings, clock=Clock(), random=secrets.token_bytes, ready=lambda text: print(text, flush=True)))
-"""
-
-
-class Receiver:
-    """The real receiver in a program of its own, with this station enrolled."""
-
-    def __init__(self, keys, directory):
-        self._keys = keys
-        self._directory = directory
-        self._program = None
-        self._cert, self._tls_key = _certificate(directory)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-
-    async def start(self):
-        given = {
-            "directory": str(self._directory / "store"),
-            "port": self.port,
-            "cert": str(self._cert),
-            "tls_key": str(self._tls_key),
-            "store": STORE,
-            "key": self._keys.store.private_pem().decode(),
-            "recipients": [recipient.fingerprint for recipient in self._keys.recipients],
-        }
-        self._program = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _SERVE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        self._program.stdin.write(json.dumps(given).encode() + b"\n")
-        await self._program.stdin.drain()
-        assert await asyncio.wait_for(self._program.stdout.readline(), 30), "the receiver did not start"
-
-    def connect(self):
-        return ReceiverStore(
-            url=f"https://127.0.0.1:{self.port}",
-            ca_file=self._cert,
-            store_public=self._keys.store_public,
-            station=STATION,
-            key=self._keys.manifest,
-            clock=MachineClock(),
-        )
-
-    async def kill(self):
-        if self._program is not None and self._program.returncode is None:
-            self._program.kill()
-        if self._program is not None:
-            await self._program.wait()
-            self._program._transport.close()
-
-
-def _certificate(directory):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
-    made = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(made - timedelta(hours=1))
-        .not_valid_after(made + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = directory / "tls.crt", directory / "tls.key"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return chain, private
-
 
 @pytest.fixture
 def keys():
     return Keys()
-
-
-@contextlib.asynccontextmanager
-async def receiving(keys, directory):
-    enrol(directory / "store", format_station_pub(keys.station_public))
-    made = Receiver(keys, directory)
-    try:
-        await made.start()
-        yield made
-    finally:
-        await made.kill()
 
 
 @pytest.fixture(params=["memory", "receiver"])

@@ -1,0 +1,41 @@
+"""Cases for the conformance suite: every kind of store by every way to it, but what exclusions.py takes out."""
+
+from __future__ import annotations
+
+import pytest
+from contract.stores.case_memory import MEMORY, OBJECTS, PARTS
+from contract.stores.case_receiver import RECEIVER
+from contract.stores.cases import Way
+from contract.stores.exclusions import EXCLUDED
+
+pytest_plugins = ("servers.programs",)
+KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER)
+_ONE_WAY = {"limited_case": Way.PASSING}  # the proxy of the test stands in the place of the way's own
+
+
+def pytest_generate_tests(metafunc):
+    for name in ("case", "objects_case", "limited_case"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, list(_params(name, metafunc.definition.name)), indirect=True)
+
+
+def _params(fixture, test):
+    for kind in KINDS:
+        if kind.name in EXCLUDED.get(test, {}) or (fixture == "objects_case" and not kind.keeps_objects):
+            continue
+        for way in kind.ways:
+            if way is _ONE_WAY.get(fixture, way):
+                marks = pytest.mark.servers if kind.servers else ()
+                yield pytest.param((kind, way), id=f"{kind.name}-{way.value}", marks=marks)
+
+
+@pytest.fixture
+async def case(request):
+    kind, way = request.param
+    async with kind.open(request, way) as opened:
+        yield opened
+        for adapter in opened.connected:
+            await adapter.aclose()
+
+
+objects_case = limited_case = case

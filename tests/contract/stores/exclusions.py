@@ -1,0 +1,18 @@
+"""Which test does not apply to which kind of store, and why. Excluded tests are not collected: nothing looks passed."""
+
+from __future__ import annotations
+
+_IN_MEMORY = "it has no network, no credentials and no disk of its own"
+_MEMORY = dict.fromkeys(("memory", "memory-objects", "memory-parts"), _IN_MEMORY)
+
+EXCLUDED: dict[str, dict[str, str]] = {
+    "test_wrong_credentials_hold_and_condemn_nothing": _MEMORY,
+    "test_an_early_refusal_is_survived": _MEMORY,
+    "test_an_upload_that_expired_is_lost_and_can_be_made_again": _MEMORY
+    | {"receiver": "its uploads stay for days; tests of its own turn its clock"},
+    "test_a_full_disk_keeps_what_was_acknowledged": _MEMORY | {"receiver": "a test of its own fills it"},
+    "test_after_a_cancelled_append_the_rest_can_be_sent": {
+        "memory": "one of its own in test_evidence_store.py",
+    },
+}
+"""By test, then by kind."""
