@@ -27,7 +27,12 @@ from dockd.errors import DaemonUnreachable
 MIB = 1024 * 1024
 PATIENCE_S = 100.0
 POLL_S = 0.1
-pytest_plugins = ("servers.programs", "servers.seaweed", "servers.ceph")  # servers that live as long as the session
+pytest_plugins = (  # servers that live as long as the session
+    "servers.programs",
+    "servers.ceph",
+    "servers.seaweed",
+    "servers.swift",
+)
 SETTLED = ("ready", "attention", "refused")
 
 
