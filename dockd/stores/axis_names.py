@@ -108,9 +108,9 @@ def escaped(text: str) -> str:
 
     Two different texts have different names: what is too long is cut and ends in a part of its SHA-256.
     """
-    encoded = quote(_safe(text), safe="")
+    encoded = quote(_safe(text), safe="").replace("~", "%7E")  # a bare one stands only before a digest
     if not encoded.strip("."):
-        encoded = encoded.replace(".", "%2E") or "%00"
+        encoded = encoded.replace(".", "%2E") or "%-"
     if len(encoded) > _MAX_PART_BYTES:
         digest = hashlib.sha256(_safe(text)).hexdigest()[:24]
         encoded = f"{_ESCAPE_CUT.sub('', encoded[:_KEPT_CHARACTERS])}~{digest}"
