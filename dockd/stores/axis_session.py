@@ -177,7 +177,7 @@ class Account:
             url = self._at(opened, names, "")
             return await self._wire.send(Call.APPEND, "PUT", url, headers=said, blocks=blocks, expected=expected)
         except SessionExpired as error:
-            self._forget(opened)
+            self._drop(opened)
             raise OffsetConflict("the token ended during a PUT: ask for the offset and go on there") from error
 
     async def receive(
@@ -193,7 +193,7 @@ class Account:
                     async for block in blocks:
                         yield block
             except SessionExpired:
-                self._forget(opened)
+                self._drop(opened)
                 if last:
                     raise
             else:
@@ -215,6 +215,10 @@ class Account:
             return {}
         return _record(answer.body)
 
+    def forget(self) -> None:
+        """The next request gets a token of its own, as after a new start."""
+        self._opened = None
+
     async def aclose(self) -> None:
         """Forget the token, close connections. Idempotent."""
         self._opened = None
@@ -228,10 +232,10 @@ class Account:
         try:
             return await once(opened)
         except SessionExpired:
-            self._forget(opened)
+            self._drop(opened)
         return await once(await self._current())
 
-    def _forget(self, opened: _Opened) -> None:
+    def _drop(self, opened: _Opened) -> None:
         if self._opened is opened:  # not where another call has got the next one meanwhile
             self._opened = None
 

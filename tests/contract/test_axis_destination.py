@@ -27,7 +27,9 @@ from dockd.errors import (
 )
 from dockd.model import CameraIdentity, Category, SignedBytes, VerdictStatus
 from dockd.stores.axis import AxisStore
+from dockd.stores.axis_probe import METADATA, joins_pieces, probe
 from dockd.stores.axis_session import AxisCredentials, CredentialFile
+from dockd.stores.probing import Answer, Question
 
 pytestmark = pytest.mark.servers
 STATION = "6f1e2d3c-0000-4000-8000-000000000001"
@@ -401,3 +403,39 @@ async def test_damage_on_the_way_is_dropped_at_once(swift, size):
         objects = await store.finish(await _push(store, sent, url=url), sent.acquisition, sent.manifest)
         assert await _whole(store, objects, Piece.SEALED) == sent.sealed
         await store.aclose()
+
+
+async def test_the_probe_names_what_a_swift_does_and_leaves_nothing(swift, operator):
+    store = _store(swift)
+    found = {one.question: one for one in await probe(store, random=SEED.randbytes)}
+    answers = {question: one.answer for question, one in found.items()}
+    assert answers == {
+        METADATA: Answer.YES,
+        Question.OVERWRITE: Answer.YES,
+        Question.WRONG_CHECKSUM: Answer.YES,
+        Question.CHECKSUM_BACK: Answer.NO,
+        Question.READ_BACK: Answer.YES,
+        Question.RESUME: Answer.YES,
+        Question.LOCKED: Answer.NO,
+    }
+    assert not any(one.broken_claim for one in found.values())
+    assert joins_pieces(tuple(found.values())) is None
+    assert b"dockd-probe" not in operator("GET")[2]
+    assert b"dockd-probe" not in operator("GET", "dockd-segments")[2]
+    await store.aclose()
+
+
+async def test_the_probe_of_a_store_without_large_objects_says_what_an_interruption_costs(plain_swift):
+    store = _store(plain_swift)
+    findings = await probe(store, random=SEED.randbytes)
+    found = {one.question: one for one in findings}[Question.RESUME]
+    assert (found.answer, found.claimed) == (Answer.NO, False)
+    assert "all of it" in found.detail
+    assert joins_pieces(findings) is False
+    await store.aclose()
+
+
+async def test_a_store_that_gives_no_token_leaves_every_question_open(swift):
+    store = _store(swift, credentials=lambda: AxisCredentials(user=swift.user, key="wrong"))
+    assert {one.answer for one in await probe(store, random=SEED.randbytes)} == {Answer.UNKNOWN}
+    await store.aclose()
