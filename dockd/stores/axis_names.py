@@ -53,7 +53,7 @@ def recording(manifest: Manifest, manifest_digest_hex: str, station: StationId, 
     started_at, source = _started(manifest, acquired_at)
     stopped_at = _after(started_at, manifest.duration_ms or 0)
     officer = "" if manifest.named is None else manifest.named.officer
-    user = str(uuid.uuid5(_USERS, officer))
+    user = str(uuid.uuid5(_USERS, _safe(officer).decode()))
     device = escaped(manifest.camera.serial)
     basic = _iso(started_at).replace("-", "").replace(":", "")
     container = f"{user}_{device}_{basic}"

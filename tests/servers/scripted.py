@@ -39,6 +39,7 @@ class Scripted:
     otherwise: bytes = b""
     rules: deque[Rule] = field(default_factory=deque)
     seen: list[Request] = field(default_factory=list)
+    open: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -63,6 +64,9 @@ class Scripted:
         return [one for one in self.seen if one.method == method and part in f"{one.path}?{'&'.join(one.query)}"]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self.open[task] = writer
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -74,6 +78,7 @@ class Scripted:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            del self.open[task]
             writer.close()
 
     def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> bytes:
@@ -102,3 +107,6 @@ async def scripted(otherwise: bytes = b"") -> AsyncIterator[Scripted]:
         yield made
     finally:
         server.close()
+        for writer in made.open.values():
+            writer.close()
+        await asyncio.gather(*made.open)  # a task that the loop's end cancels shows in the next test's warnings

@@ -120,7 +120,7 @@ def _backend(directory: Path, ring: str, port: int, reserve: str) -> dict[str, d
 
 
 def _proxy(directory: Path, port: int, memory: int, filters: str) -> dict[str, dict[str, str]]:
-    pipeline = f"catch_errors gatekeeper cache listing_formats tempauth {filters} proxy-server"
+    pipeline = f"catch_errors gatekeeper cache listing_formats tempauth copy container_quotas {filters} proxy-server"
     made = {
         "DEFAULT": _common(directory, port),
         "pipeline:main": {"pipeline": " ".join(pipeline.split())},
@@ -132,7 +132,7 @@ def _proxy(directory: Path, port: int, memory: int, filters: str) -> dict[str, d
         "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": f"127.0.0.1:{memory}"},
         "filter:tempauth": {"use": "egg:swift#tempauth", "user_dock_station": f"{KEY} .admin"},
     }
-    plain = ("catch_errors", "gatekeeper", "listing_formats", "slo", "dlo")
+    plain = ("catch_errors", "gatekeeper", "listing_formats", "copy", "container_quotas", "slo", "dlo")
     return made | {f"filter:{one}": {"use": f"egg:swift#{one}"} for one in plain}
 
 

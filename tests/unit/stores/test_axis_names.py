@@ -1,18 +1,16 @@
 """Names and metadata of recordings, whatever a camera says of itself."""
 
-import dataclasses
 import uuid
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dockd.core import canonical
-from dockd.core.manifest import Manifest
-from dockd.model import CameraIdentity, Category, Named, VerdictStatus
+from dockd.model import CameraIdentity, Named
 from dockd.stores.axis_names import MAX_VALUE_BYTES, encoded_value, escaped, headers, path, recording, segment, value
 
 STATION = "6f1e2d3c-0000-4000-8000-000000000001"
@@ -21,42 +19,14 @@ NOW = datetime(2026, 1, 31, 23, 59, 59, 123000, tzinfo=UTC)
 HOSTILE = st.text(st.characters(), max_size=400)
 
 
-def _manifest(**changes):
-    stated = Manifest(
-        acquisition=ACQUISITION,
-        station=STATION,
-        bay=3,
-        docking="019c16f2-0000-7000-8000-000000000004",
-        camera=CameraIdentity(serial="B8A44F0A1B2C", model="W110", volume_id="6A7F-01D2"),
-        path=b"DCIM/A.MP4",
-        size_bytes=1000,
-        mtime_ns=1_769_903_999_123_456_789,
-        recorded_at=datetime(2026, 1, 31, 20, tzinfo=UTC),
-        duration_ms=61_500,
-        clock_offset_ms=None,
-        category=Category.EVIDENCE,
-        category_reason="flagged",
-        verdict=VerdictStatus.INTACT,
-        reasons=(),
-        container="fragmented-mp4",
-        plaintext_digest=canonical.digest(b"plain"),
-        plaintext_size_bytes=1000,
-        sealed_digest=canonical.digest(b"sealed"),
-        sealed_size_bytes=1300,
-        recipients=("sha256:" + "1" * 64,),
-        dockd="0.1.0",
-        custody_seq=7,
-        nonce=bytes(32),
-    )
-    return dataclasses.replace(stated, **changes)
+@pytest.fixture(scope="session")
+def named(make_manifest):
+    """What a manifest with these changes is called."""
+    return lambda **changes: recording(make_manifest(**changes), "d" * 64, STATION, acquired_at=NOW)
 
 
-def _named(manifest):
-    return recording(manifest, "d" * 64, STATION, acquired_at=NOW)
-
-
-def test_a_recording_is_called_as_the_api_says():
-    found = _named(_manifest())
+def test_a_recording_is_called_as_the_api_says(named):
+    found = named()
     user, serial, moment = found.containers[0].split("_")
     assert (str(uuid.UUID(user)), serial, moment) == (found.user, "B8A44F0A1B2C", "20260131T200000Z")
     assert found.containers[1] == f"{found.containers[0]}_{ACQUISITION}"
@@ -87,27 +57,28 @@ def test_a_recording_is_called_as_the_api_says():
         ),
     ],
 )
-def test_the_time_that_a_recording_is_called_by(changes, stamp, source):
-    found = _named(_manifest(**changes))
+def test_the_time_that_a_recording_is_called_by(named, changes, stamp, source):
+    found = named(**changes)
     assert found.containers[0].endswith("_" + stamp)
     assert found.container_metadata["Dockd-Time-Source"] == source
 
 
-def test_one_officer_is_one_user_on_every_dock():
-    named = {name: Named(officer=name) for name in ("4711", "4712")}
+def test_one_officer_is_one_user_on_every_dock(make_manifest, named):
+    officers = {name: Named(officer=name) for name in ("4711", "4712")}
     users = {
-        name: recording(_manifest(profile="p", profile_version=1, named=one), "", station, acquired_at=NOW).user
+        name: recording(make_manifest(profile="p", profile_version=1, named=one), "", station, acquired_at=NOW).user
         for station in (STATION, str(uuid.uuid4()))
-        for name, one in named.items()
+        for name, one in officers.items()
     }
     assert len(set(users.values())) == 2
-    assert _named(_manifest()).officer == "unassigned"
+    assert named().officer == "unassigned"
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-def test_no_name_of_a_camera_leaves_its_place(serial, model, officer):
+@example("\ud800", "\udfff", "\ud800")
+def test_no_name_of_a_camera_leaves_its_place(named, serial, model, officer):
     camera = CameraIdentity(serial=serial, model=model, volume_id="v")
-    found = _named(_manifest(camera=camera, profile="p", profile_version=1, named=Named(officer=officer)))
+    found = named(camera=camera, profile="p", profile_version=1, named=Named(officer=officer))
     for container in found.containers:
         assert len(container.encode()) <= 256
         assert container.isascii()
