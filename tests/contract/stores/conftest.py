@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from contract.stores.case_axis import AXIS
 from contract.stores.case_memory import MEMORY, OBJECTS, PARTS
 from contract.stores.case_receiver import RECEIVER
 from contract.stores.cases import Way
 from contract.stores.exclusions import EXCLUDED
 
 pytest_plugins = ("servers.programs",)
-KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER)
+KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER, AXIS)
 _ONE_WAY = {"limited_case": Way.PASSING}  # the proxy of the test stands in the place of the way's own
 
 

@@ -138,6 +138,7 @@ def test_an_hour_that_clocks_show_twice_or_never():
     assert [caps.bytes_per_s(begin + timedelta(minutes=at)) for at in (0, 2)] == [None, 2_000_000]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(
@@ -264,6 +265,7 @@ def test_one_full_store_halves_once_however_many_uploads_met_it():
     assert uploads.limit == 3
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=300), st.integers(1, 32))
 def test_the_limit_stays_between_one_and_the_most(answers, most):
     uploads = Concurrency(most=most)
@@ -275,6 +277,7 @@ def test_the_limit_stays_between_one_and_the_most(answers, most):
         assert uploads.limit - before <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=400))
 def test_retries_are_a_tenth_of_requests_and_one_a_minute(events):
     budget, now_s, requests, retries = RetryBudget(), 0.0, 0, 0
@@ -303,6 +306,7 @@ def test_ten_requests_pay_for_one_retry():
     assert budget.may_retry(60.0)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=6, max_size=6), st.floats(-10, 10**6))
 def test_a_city_of_docks_returns_over_as_long_as_it_was_away(drawn, outage_s):
     waited = spread_s(timedelta(seconds=outage_s), lambda count: drawn[:count])

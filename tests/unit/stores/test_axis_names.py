@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dockd.core import canonical
@@ -74,6 +74,7 @@ def test_one_officer_is_one_user_on_every_dock(make_manifest, named):
     assert named().officer == "unassigned"
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE, HOSTILE)
 @example("\ud800", "\udfff", "\ud800")
 def test_no_name_of_a_camera_leaves_its_place(named, serial, model, officer):
@@ -103,6 +104,7 @@ def test_no_name_of_a_camera_leaves_its_place(named, serial, model, officer):
     assert unquote(device.removeprefix("/v1/a/Devices/")) == found.device
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE)
 def test_two_serials_never_share_a_name(one, other):
     same = one.encode(errors="replace") == other.encode(errors="replace")
@@ -132,6 +134,7 @@ def test_escaped(text, name):
     assert escaped(text) == name
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_a_value_comes_back_as_it_was(text):
     encoded = encoded_value(text)
@@ -140,6 +143,7 @@ def test_a_value_comes_back_as_it_was(text):
         assert value(given, "object", "Name") == text.encode(errors="replace").decode()
 
 
+@settings(deadline=None)
 @given(st.text(min_size=100, max_size=400))
 def test_a_long_value_is_cut_at_a_character(text):
     encoded = encoded_value(text)
