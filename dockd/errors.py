@@ -218,4 +218,8 @@ class StoreUntrusted(StoreError):
 
 
 class StoreForgot(StoreUntrusted):
-    """The store does not hold what it signed for."""
+    """The store does not hold what it confirmed."""
+
+
+class StoreUnproven(StoreError):
+    """The store contradicts nothing, but shows too little, or promises too little, to count: the clip is held."""

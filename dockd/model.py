@@ -224,7 +224,6 @@ class Acquisition:
     sealed: Sealed | None = None
     manifest_digest: Digest | None = None
     custody_seq: int | None = None  # of the entry that says it was sealed
-    upload_url: str | None = None
     reread: Reread | None = None  # the newest one that agreed
     role: Role = Role.CLIP
     of: AcquisitionId | None = None  # of a sidecar: the clip that it belongs to

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dockd.app.guard import readable_secrets
+from dockd.app.stores import policy_of
 from dockd.config.load import problem, refused
 from dockd.config.schema import ReceiverConfig, StationConfig
 from dockd.core.keyfiles import parse_store_pub
@@ -37,13 +38,23 @@ def check_station(path: Path, config: StationConfig) -> None:
             f"{len(set(recipients))} recipients in {config.seal.recipients_file}",
             "at least two, a working key and an escrow key",
         )
-    store = found.parse("store.key_file", config.store.key_file, lambda content: parse_store_pub(_text(content)))
-    found.authorities("store.ca_file", config.store.ca_file)
+    ids: dict[str, str] = {}
+    for name, one in config.store.items():
+        store = found.parse(f"store.{name}.key_file", one.key_file, lambda content: parse_store_pub(_text(content)))
+        found.authorities(f"store.{name}.ca_file", one.ca_file)
+        if store is not None and store.store in ids:
+            found.add(f"store.{name}.key_file", f"the same store as store.{ids[store.store]}", "a store of its own")
+        elif store is not None:
+            ids[store.store] = name
+    try:
+        policy_of(config)
+    except ValueError as error:
+        found.add("stores.erase_when", str(error), "a policy that these stores can satisfy (config/dockd.toml)")
     try:
         known_profiles(config)
     except ConfigError as error:
         found.lines += error.problems
-    if recipients and store and not config.trial:
+    if recipients and len(ids) == len(config.store) and not config.trial:
         found.lines += [
             f"{path}: {secret}: move it off this machine, or say `trial = true` where no real evidence is handled"
             for secret in readable_secrets(path, config)

@@ -108,7 +108,7 @@ class Demo:
         while True:
             self._check_children()
             with suppress(DaemonUnreachable):
-                if self.snapshot()["store"]["state"] == "reachable":
+                if all(one["state"] == "reachable" for one in self.snapshot()["stores"]):
                     return
             if time.monotonic() > deadline:
                 raise DemoFailed(f"the station did not reach its receiver within {START_S:.0f} s: see {self._logs()}")

@@ -41,13 +41,17 @@ def readable_secrets(config_path: Path, config: StationConfig) -> list[str]:
     the spool holds nothing but sealed clips. Raises OSError or VerificationFailed where the public files are unusable.
     """
     recipients = {one.text for one in parse_recipients_file(config.seal.recipients_file.read_text(encoding="utf-8"))}
-    store = parse_store_pub(config.store.key_file.read_text(encoding="utf-8")).key.line("").split()[1]
-    named = (config.seal.recipients_file, config.store.key_file, config.store.ca_file, *_own_keys(config))
+    stores = {
+        parse_store_pub(one.key_file.read_text(encoding="utf-8")).key.line("").split()[1]
+        for one in config.store.values()
+    }
+    pinned = [path for one in config.store.values() for path in (one.key_file, one.ca_file)]
+    named = (config.seal.recipients_file, *pinned, *_own_keys(config))
     roots = [config_path.resolve().parent, *(path.parent for path in named), config.station.state_dir]
     skipped = {path.resolve() for path in (config.spool_directory, config.bays.folder_root) if path is not None}
     found: dict[Path, str] = {}
     for path in _small_files(roots, skipped):
-        reason = _secret(_content(path), recipients, store)
+        reason = _secret(_content(path), recipients, stores)
         if reason:
             found[path.resolve()] = f"{path} is {reason}"
     return [found[path] for path in sorted(found)]
@@ -100,7 +104,7 @@ def _content(path: Path) -> bytes:
         os.close(fd)
 
 
-def _secret(content: bytes, recipients: set[str], store: str) -> str:
+def _secret(content: bytes, recipients: set[str], stores: set[str]) -> str:
     """What secret a file holds, in words, or an empty text."""
     for token in _IDENTITY.findall(content):
         try:
@@ -109,7 +113,7 @@ def _secret(content: bytes, recipients: set[str], store: str) -> str:
         except VerificationFailed:
             continue
     for block in _PRIVATE.finditer(content):
-        if _public_of(block.group()) == store:
+        if _public_of(block.group()) in stores:
             return "the store's signing key, with which receipts can be forged"
     return ""
 

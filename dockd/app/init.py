@@ -195,7 +195,8 @@ def init_station(
         },
         "bays": {"folder_root": _from(config, bays)},
         "seal": {"recipients_file": _from(config, keys / "recipients.txt")},
-        "store": {
+        "store.archive": {
+            "kind": "receiver",
             "url": receiver_url,
             "ca_file": _from(config, keys / "ca.crt"),
             "key_file": _from(config, keys / "store.pub"),

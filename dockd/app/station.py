@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
-from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -15,25 +14,22 @@ from dockd import faults, log
 from dockd.app.check import check_station
 from dockd.app.clock import MachineClock
 from dockd.app.running import run_until_signal
+from dockd.app.stores import Identity, open_store, policy_of, read_file
 from dockd.config.load import load_station
-from dockd.config.schema import StationConfig, Store
+from dockd.config.schema import StationConfig
 from dockd.control.notify import service_manager
 from dockd.control.server import bind
-from dockd.core.keyfiles import parse_store_pub
 from dockd.core.profile import Profile
 from dockd.core.sealing import parse_recipients_file
 from dockd.core.sshsig import SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.port import DeviceSource
-from dockd.errors import ConfigError
 from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.model import StationId
 from dockd.reader.client import ForkServer
 from dockd.station.daemon import Daemon, Machine
 from dockd.station.reload import Live, known_profiles
-from dockd.stores.receiver_store import ReceiverStore
-from dockd.stores.wire import Timeouts
 
 _log = structlog.get_logger()
 
@@ -48,10 +44,9 @@ def run_station(config_path: Path) -> int:
 
 async def _run(config_path: Path, config: StationConfig) -> None:
     clock, failing = MachineClock(), faults.from_environment()
-    recipients = parse_recipients_file(_read(config.seal.recipients_file, "seal.recipients_file").decode())
-    store_public = parse_store_pub(_read(config.store.key_file, "store.key_file").decode())
-    manifest_key = SigningKey.parse(_read(config.keys.manifest, "keys.manifest"))
-    checkpoint_key = SigningKey.parse(_read(config.keys.checkpoint, "keys.checkpoint"))
+    recipients = parse_recipients_file(read_file(config.seal.recipients_file, "seal.recipients_file").decode())
+    manifest_key = SigningKey.parse(read_file(config.keys.manifest, "keys.manifest"))
+    checkpoint_key = SigningKey.parse(read_file(config.keys.checkpoint, "keys.checkpoint"))
     station = StationId(config.station.id)
     async with AsyncExitStack() as stack:
         spool = Spool(
@@ -60,25 +55,19 @@ async def _run(config_path: Path, config: StationConfig) -> None:
             max_bytes=config.spool.max_bytes,
             faults=failing,
         )
+        outlets = {}
+        for name, section in config.store.items():
+            outlets[name] = open_store(name, section, Identity(station=station, key=manifest_key, clock=clock))
+            stack.push_async_callback(outlets[name].port.aclose)
         origins = Origins(
             station=station,
-            store=store_public.store,
+            stores=tuple(one.store for one in outlets.values() if one.signing is not None),
             clock=clock,
             checkpoint_key=checkpoint_key,
             manifest_key=manifest_key.public,
         )
         journal = await open_journal(config.station.state_dir, spool, origins, failing)
         stack.push_async_callback(journal.aclose)
-        store = ReceiverStore(
-            url=config.store.url,
-            ca_file=config.store.ca_file,
-            store_public=store_public,
-            station=station,
-            key=manifest_key,
-            clock=clock,
-            timeouts=_timeouts(config.store),
-        )
-        stack.push_async_callback(store.aclose)
         forkserver = await ForkServer.start()
         stack.push_async_callback(forkserver.aclose)
         control = stack.enter_context(closing(bind(config.socket_path)))
@@ -92,26 +81,18 @@ async def _run(config_path: Path, config: StationConfig) -> None:
                 sources=sources(config, live.profiles),
                 journal=journal,
                 spool=spool,
-                store=store,
+                outlets=tuple(outlets.values()),
+                policy=policy_of(config, {name: one.store for name, one in outlets.items()}),
                 forkserver=forkserver,
                 control=control,
                 manifest_key=manifest_key,
                 recipients=tuple(recipient.text for recipient in recipients),
-                min_retention=timedelta(days=config.store.min_retention_days),
-                slots=config.store.slots,
-                patch_bytes=config.store.patch_bytes,
                 live=live,
                 clock=clock,
                 random=secrets.token_bytes,
                 service_manager=service_manager(os.environ, pid=os.getpid()),
             )
         ).run()
-
-
-def _timeouts(store: Store) -> Timeouts:
-    """A block may take twice, a small exchange three times as long as the wait for the next bytes of an answer."""
-    read_s = store.read_timeout_s
-    return Timeouts(connect_s=store.connect_timeout_s, read_s=read_s, write_s=2 * read_s, exchange_s=3 * read_s)
 
 
 def sources(config: StationConfig, profiles: Callable[[], Sequence[Profile]]) -> tuple[DeviceSource, ...]:
@@ -125,12 +106,3 @@ def sources(config: StationConfig, profiles: Callable[[], Sequence[Profile]]) ->
 
         found.append(UsbSource(ports, blocker=config.blocker.socket, profiles=profiles))
     return tuple(found)
-
-
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{key}: {path} cannot be read: {error.strerror}", problems=(f"{key}: {path}: {error.strerror}",)
-        ) from error

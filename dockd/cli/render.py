@@ -116,15 +116,14 @@ def bay_line(bay: dict[str, Any]) -> str:
 
 
 def summary_lines(snapshot: dict[str, Any]) -> list[str]:
-    """Store, spool and custody, a line each, and what waits for a person."""
-    store = snapshot["store"]
-    waiting = f"{count(store['waiting'], 'clip')} ({size(store['waiting_bytes'])}) waiting for its receipt"
+    """Stores, spool and custody, a line each, and what waits for a person."""
     lines = [
-        f"store   {store['name']}: {store['state']}, {waiting}" + (f"; {store['note']}" if store["note"] else ""),
+        *(store_line(one) for one in snapshot["stores"]),
+        *([f"policy  erased once confirmed by {snapshot['policy']}"] if len(snapshot["stores"]) > 1 else []),
         "spool   {spool_files} sealed clips, {used}, {free} free".format(
             **snapshot, used=size(snapshot["spool_bytes"]), free=size(snapshot["spool_free_bytes"])
         ),
-        "custody {custody_size} entries, {custody_signed} signed, {custody_witnessed} witnessed by the store".format(
+        "custody {custody_size} entries, {custody_signed} signed, {custody_witnessed} witnessed by a store".format(
             **snapshot
         ),
     ]
@@ -132,6 +131,19 @@ def summary_lines(snapshot: dict[str, Any]) -> list[str]:
         lines.append(f"{count(len(snapshot['held']), 'clip')} waiting for a person:")
         lines += [held_line(clip) for clip in snapshot["held"]]
     return lines
+
+
+def store_line(store: dict[str, Any]) -> str:
+    """One store in one line."""
+    waiting = f"{count(store['waiting'], 'clip')} ({size(store['waiting_bytes'])}) waiting for its word"
+    parts = [f"store   {store['name']}: {store['state']}, {waiting}"]
+    if store["given_up"]:
+        parts.append(f"{count(store['given_up'], 'clip')} that it will not get")
+    if store["standing_in"]:
+        parts.append("standing in for another")
+    if not store["counts"]:
+        parts.append("its word does not count")
+    return "; ".join(parts + ([store["note"]] if store["note"] else []))
 
 
 def held_line(clip: dict[str, Any]) -> str:

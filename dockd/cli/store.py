@@ -40,6 +40,7 @@ def register(subparsers: Any) -> None:
             epilog=f'Example: dockd store {name} --reason "{reason}"',
         )
         action.add_argument("--reason", required=True, metavar="TEXT", help="why; kept for ever")
+        action.add_argument("--store", metavar="NAME", help="which store, where the station has several")
         action.add_argument("--config", metavar="FILE", help="the station's configuration")
         action.set_defaults(handler=decide, operation=name.replace("-", "_"))
     listing = actions.add_parser(
@@ -50,13 +51,14 @@ def register(subparsers: Any) -> None:
         epilog="Example: dockd store lost --json",
     )
     listing.add_argument("--json", action="store_true", help="one JSON object a line (docs/status.md)")
+    listing.add_argument("--store", metavar="NAME", help="which store, where the station has several")
     listing.add_argument("--config", metavar="FILE", help="the station's configuration")
     listing.set_defaults(handler=show)
 
 
 def decide(args: argparse.Namespace) -> int:
     """Tell the station what a person decided."""
-    for answer in ask_station(args.config, args.operation, reason=args.reason):
+    for answer in ask_station(args.config, args.operation, reason=args.reason, store=args.store):
         print(f"store {answer['store']}: {answer['decision']}, by {answer['operator']}")
     if args.operation == "accept_rollback":
         print("It is carried out now: `dockd status` and `dockd store lost` show what came of it.", file=sys.stderr)
@@ -66,7 +68,7 @@ def decide(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """List."""
     empty = True
-    for clip in ask_station(args.config, "lost"):
+    for clip in ask_station(args.config, "lost", store=args.store):
         empty = False
         if args.json:
             print(json.dumps(clip, sort_keys=True))

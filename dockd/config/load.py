@@ -10,11 +10,11 @@ import stat
 import tomllib
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dockd.config.schema import BASE, ReceiverConfig, StationConfig
+from dockd.config.schema import BASE, ReceiverConfig, StationConfig, inner_table
 from dockd.errors import ConfigError
 
 STATION_FILE = Path("/etc/dockd/dockd.toml")
@@ -50,8 +50,9 @@ def load_station(path: Path, *, files: bool = True) -> StationConfig:
         looked.private("keys.manifest", config.keys.manifest)
         looked.private("keys.checkpoint", config.keys.checkpoint)
         looked.readable("seal.recipients_file", config.seal.recipients_file)
-        looked.readable("store.ca_file", config.store.ca_file)
-        looked.readable("store.key_file", config.store.key_file)
+        for name, store in config.store.items():
+            looked.readable(f"store.{name}.ca_file", store.ca_file)
+            looked.readable(f"store.{name}.key_file", store.key_file)
         looked.bays(config)
         if config.bays.ports:
             looked.directory("cameras.directory", config.cameras.directory)
@@ -143,41 +144,44 @@ def _explain(path: Path, model: type[BaseModel], kind: str, where: tuple[int | s
         return _unknown(path, model, where)
     table: type[BaseModel] = model
     key: list[str] = []
-    allowed = ""
+    allowed, named = "", False
     for part in where:
         if isinstance(part, int):
             key[-1] += f"[{part}]"
+            continue
+        if named and part != "[key]":
+            key.append(part)
+            named = False
             continue
         field = table.model_fields.get(part)
         if field is None:
             break  # pydantic's own name for one of several types
         key.append(part)
         allowed = field.description or ""
-        table = _inner(field.annotation) or table
+        inner, named = inner_table(field.annotation)
+        table = inner or table
     return problem(path, ".".join(key), "nothing" if kind == "missing" else _shown(found), allowed)
 
 
 def _unknown(path: Path, model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     table = model
-    key = ""
+    key, named = "", False
     for part in where[:-1]:
         if isinstance(part, int):
             key += f"[{part}]"
             continue
-        table = _inner(table.model_fields[part].annotation) or table
+        if named:
+            named = False
+        elif part in table.model_fields:
+            inner, named = inner_table(table.model_fields[part].annotation)
+            table = inner or table
+        else:
+            continue  # pydantic's own name for one of several types
         key += f".{part}" if key else part
     names = list(table.model_fields)
     near = difflib.get_close_matches(str(where[-1]), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return problem(path, f"{key}.{where[-1]}".lstrip("."), "an unknown key" + hint, ", ".join(names))
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    """The table that a key holds, or those in its list."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
 
 
 def _shown(value: Any) -> str:

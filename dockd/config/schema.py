@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -94,6 +94,12 @@ def _port(text: str) -> str:
     return text
 
 
+def _store_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", text):
+        raise ValueError("no name of a store")
+    return text
+
+
 def _distinct_ports(bays: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
     _distinct(tuple(port for ports in bays.values() for port in ports))
     if not all(bays.values()):
@@ -106,6 +112,7 @@ Suffix = Annotated[str, AfterValidator(_suffix)]
 DirectoryName = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
 BayName = Annotated[str, AfterValidator(_bay)]
+StoreName = Annotated[str, AfterValidator(_store_name)]
 UsbPort = Annotated[str, AfterValidator(_port)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 
@@ -238,11 +245,11 @@ class Spool(Table):
 
 
 class Store(Table):
-    """The evidence store, and how much of the network it may have."""
+    """What every `[store.NAME]` has, whatever its kind: what its word is worth, and how much of the network it has."""
 
-    url: Annotated[HttpsUrl, Field(description="https://HOST[:PORT][/PATH]; plain http is not spoken")]
-    ca_file: Annotated[FilePath, _path("a PEM file of the only certificates that are trusted for it")]
-    key_file: Annotated[FilePath, _path("the store's public key file (store.pub)")]
+    final: Annotated[bool | None, Field(description="true or false")] = None
+    fallback_for: Annotated[StoreName | None, Field(description="the NAME of another [store.NAME]")] = None
+    failover_after_s: Annotated[int, _whole(1, 30 * 86400, "seconds")] = 900
     min_retention_days: Annotated[int, _whole(0, 36500, "days")] = 31
     slots: Annotated[int, _whole(1, 32, "uploads at once")] = 3
     patch_mib: Annotated[int, _whole(1, 64, "MiB")] = 64
@@ -251,8 +258,38 @@ class Store(Table):
 
     @property
     def patch_bytes(self) -> int:
-        """The longest body of one PATCH."""
+        """The longest body of one request that carries a clip."""
         return self.patch_mib * MIB
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its word counts towards erasing: by default that of every store but a fallback."""
+        return self.fallback_for is None if self.final is None else self.final
+
+
+class ReceiverStore(Store):
+    """A dockd receiver: it signs for what it holds."""
+
+    kind: Annotated[str, Field(pattern=r"^receiver$", description='"receiver"')] = "receiver"
+    url: Annotated[HttpsUrl, Field(description="https://HOST[:PORT][/PATH]; plain http is not spoken")]
+    ca_file: Annotated[FilePath, _path("a PEM file of the only certificates that are trusted for it")]
+    key_file: Annotated[FilePath, _path("the store's public key file (store.pub)")]
+
+
+class CountedStores(Table):
+    """So many of these."""
+
+    count: Annotated[int, _whole(1, 64)]
+    of: Annotated[tuple[StoreName, ...], _list("NAMEs of [store.NAME]", least=1), AfterValidator(_distinct)]
+
+
+class Policy(Table):
+    """What has to confirm a clip before it may be erased."""
+
+    erase_when: Annotated[
+        Annotated[str, Field(pattern=r"^(all|any)$")] | CountedStores,
+        Field(description='"all", "any" or { count = 2, of = ["NAME", "NAME", "NAME"] }'),
+    ] = "all"
 
 
 class StationConfig(Table):
@@ -267,7 +304,15 @@ class StationConfig(Table):
     seal: Annotated[Seal, Field(description="a table [seal]")]
     acquire: Annotated[Acquire, Field(description="a table [acquire]")] = Acquire()
     spool: Annotated[Spool, Field(description="a table [spool]")] = Spool()
-    store: Annotated[Store, Field(description="a table [store]")]
+    store: Annotated[
+        Mapping[StoreName, ReceiverStore],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="a table [store.NAME] for each store, NAME of up to 32 lower-case letters, digits and hyphens",
+        ),
+    ]
+    stores: Annotated[Policy, Field(description="a table [stores]")] = Policy()
     log: Annotated[Log, Field(description="a table [log]")] = Log()
 
     @property
@@ -372,13 +417,21 @@ RELOADABLE = frozenset(
 
 
 def keys_of(table: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Every key as `table.key`, in the order of the schema."""
+    """Every key as `table.key`, in the order of the schema; what a person names is NAME."""
     for name, field in table.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from keys_of(inner, f"{above}{name}.")
-        else:
+        inner, named = inner_table(field.annotation)
+        if inner is None or field.annotation is Policy.model_fields["erase_when"].annotation:
             yield above + name
+        else:
+            yield from keys_of(inner, f"{above}{name}.NAME." if named else f"{above}{name}.")
+
+
+def inner_table(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The table that a key holds, or those in its list; and whether a person names each of them."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one, get_origin(annotation) is Mapping
+    return None, False
 
 
 def fixed_changes(old: StationConfig, new: StationConfig) -> list[str]:
@@ -390,9 +443,14 @@ def changed_keys(old: Table, new: Table, above: str = "") -> list[str]:
     """The keys, as `table.key`, in which two configurations differ."""
     keys = []
     for name in type(old).model_fields:
-        before, after = getattr(old, name), getattr(new, name)
-        if isinstance(before, Table) and isinstance(after, Table):
-            keys += changed_keys(before, after, f"{above}{name}.")
-        elif before != after:
-            keys.append(above + name)
+        keys += _differences(getattr(old, name), getattr(new, name), above + name)
     return keys
+
+
+def _differences(before: object, after: object, key: str) -> list[str]:
+    if isinstance(before, Table) and type(before) is type(after):
+        return changed_keys(before, after, f"{key}.")
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = sorted(before.keys() | after.keys())
+        return [one for name in names for one in _differences(before.get(name), after.get(name), f"{key}.{name}")]
+    return [] if before == after else [key]

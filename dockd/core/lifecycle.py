@@ -1,4 +1,4 @@
-"""Every state and every transition of an acquisition and of a docking, in two tables.
+"""Every state and every transition of an acquisition, of its delivery to a store, and of a docking, in three tables.
 
 An event that is not in the table raises `IllegalTransition` and changes nothing. The diagrams in docs/lifecycle.md
 are drawn from these tables, and a test compares them.
@@ -20,8 +20,8 @@ class AcquisitionState(StrEnum):
     NEEDS_SPOOL = "needs_spool"  # larger than the spool can ever hold, as it is set up: waits on its camera
     ACQUIRING = "acquiring"  # an attempt is journalled, a reader may be at it
     SPOOLED = "spooled"  # sealed file and signed manifest are durable in the spool
-    UPLOADING = "uploading"  # the store has accepted the manifest
-    STORED = "stored"  # a verified confirmation satisfies the store policy
+    UPLOADING = "uploading"  # some store has accepted the manifest
+    STORED = "stored"  # verified confirmations satisfy the store policy
     WARRANTED = "warranted"  # an erase warrant is durable in journal and mirror
     ERASED = "erased"  # gone from the camera, and looked for again
     DEPARTED = "departed"  # no longer on the camera, before it was read
@@ -37,9 +37,9 @@ class AcquisitionEvent(StrEnum):
     READ_ABANDONED = "read_abandoned"
     SEALED = "sealed"
     REGISTERED = "registered"
-    REOPENED = "reopened"  # the store lost what it had accepted: register again
+    REOPENED = "reopened"  # no store has what it had accepted any more: register again
     STORED = "stored"
-    RETRACTED = "retracted"  # the store lost what it had signed for, and an operator accepted that: push again
+    RETRACTED = "retracted"  # too few stores still have it, and an operator accepted that: push again
     REREAD = "reread"  # a second read agreed
     CONTESTED = "contested"  # a second read disagreed
     RELEASED = "released"  # an operator lets a damaged clip be erased
@@ -52,6 +52,29 @@ class AcquisitionEvent(StrEnum):
     QUARANTINED = "quarantined"
     READ_AGAIN = "read_again"  # an operator asks for another try at reading
     PUSH_AGAIN = "push_again"  # an operator asks for another try at pushing
+
+
+class DeliveryState(StrEnum):
+    """Where one acquisition stands on its way to one store."""
+
+    WAITING = "waiting"  # the store lacks it
+    REGISTERED = "registered"  # the store has accepted the manifest
+    FINISHED = "finished"  # all is at a store that does not sign, and is still to be compared
+    CONFIRMED = "confirmed"  # verified: a receipt, the store's checksums, or what was read back
+    GIVEN_UP = "given_up"  # the store will never take it, or its sealed file is gone
+
+
+class DeliveryEvent(StrEnum):
+    """What happens on the way to one store. Its custody entry is called `delivery.<event>`."""
+
+    REGISTERED = "registered"
+    REOPENED = "reopened"  # the store lost what it had accepted
+    FINISHED = "finished"
+    CONFIRMED = "confirmed"
+    RETRACTED = "retracted"  # the store lost what it had confirmed, and an operator accepted that
+    REFUSED = "refused"  # for good
+    UNSENDABLE = "unsendable"  # its sealed file is gone, and the clip need not be read anew for this store
+    PUSH_AGAIN = "push_again"  # an operator asks for another try
 
 
 class DockingState(StrEnum):
@@ -128,6 +151,25 @@ ACQUISITION: Mapping[tuple[AcquisitionState | None, AcquisitionEvent], Acquisiti
     (A.QUARANTINED, E.READ_AGAIN): A.FOUND,
     (A.QUARANTINED, E.PUSH_AGAIN): A.SPOOLED,
     (A.SPOILED, E.PUSH_AGAIN): A.SPOOLED,
+}
+
+S, V = DeliveryState, DeliveryEvent
+
+DELIVERY: Mapping[tuple[DeliveryState | None, DeliveryEvent], DeliveryState] = {
+    (S.WAITING, V.REGISTERED): S.REGISTERED,
+    (S.WAITING, V.REFUSED): S.GIVEN_UP,
+    (S.WAITING, V.UNSENDABLE): S.GIVEN_UP,
+    (S.REGISTERED, V.REOPENED): S.WAITING,
+    (S.REGISTERED, V.FINISHED): S.FINISHED,
+    (S.REGISTERED, V.CONFIRMED): S.CONFIRMED,
+    (S.REGISTERED, V.REFUSED): S.GIVEN_UP,
+    (S.REGISTERED, V.UNSENDABLE): S.GIVEN_UP,
+    (S.FINISHED, V.REOPENED): S.WAITING,
+    (S.FINISHED, V.CONFIRMED): S.CONFIRMED,
+    (S.FINISHED, V.REFUSED): S.GIVEN_UP,
+    (S.FINISHED, V.UNSENDABLE): S.GIVEN_UP,
+    (S.CONFIRMED, V.RETRACTED): S.WAITING,
+    (S.GIVEN_UP, V.PUSH_AGAIN): S.WAITING,
 }
 
 D, F = DockingState, DockingEvent

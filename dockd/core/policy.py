@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from dockd.model import StoreId
 
@@ -104,6 +106,28 @@ class StorePolicy:
         """For people and for the log, like `2 of archive, court, vault`."""
         names = ", ".join(one.name for one in self.stores if one.store in self._counted)
         return names if self._needed == len(self._counted) else f"{self._needed} of {names}"
+
+    def described(self) -> dict[str, Any]:
+        """For the custody log: what has to confirm a clip, and what each store is."""
+        return {
+            "policy": self.sentence(),
+            "needed": self._needed,
+            "counted": sorted(self._counted),
+            "stores": [
+                {
+                    "store": one.store,
+                    "name": one.name,
+                    "final": one.final,
+                    "fallback_for": one.fallback_for,
+                    "min_retention_days": one.min_retention.days,
+                }
+                for one in self.stores
+            ],
+        }
+
+    def fingerprint(self) -> str:
+        """Another one means that another policy is in force."""
+        return json.dumps(self.described(), sort_keys=True)
 
     def _place(self, store: StoreId) -> StoreId | None:
         """What a store's confirmation counts for: itself, or the primary that it stands for; None for nothing."""

@@ -93,9 +93,13 @@ def _note(former: Former, entry: Entry) -> None:
             former.enrolments[_enrolled(entry)] = (str(details["operator"]), str(details["reason"]))
         case "camera.forgotten":
             former.enrolments.pop(_enrolled(entry), None)
-        case "acquisition.stored":
+        case "acquisition.stored" if "receipt_seq" in details:  # as it was written when there was one store
             known = former.receipts.get(str(details["store"]), (0, NO_PREVIOUS))
             said = _number(details, "receipt_seq"), str(details["receipt"])
+            former.receipts[str(details["store"])] = max(known, said)
+        case "delivery.confirmed" if "receipt_seq" in details:
+            known = former.receipts.get(str(details["store"]), (0, NO_PREVIOUS))
+            said = _number(details, "receipt_seq"), str(details["confirmation"])
             former.receipts[str(details["store"])] = max(known, said)
         case "log.rebuilt":  # this log, too, was begun anew: what it took over then
             for store, (seq, digest) in dict(details.get("receipts", {})).items():

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dockd.core.lifecycle import AcquisitionState
 from dockd.errors import JournalError
-from dockd.keep.records import (
-    Counts,
-    DockingRecord,
-    EnrolmentRecord,
-    acquisition_of,
-    counts_of,
-    docking_of,
-    enrolment_of,
-    noted_of,
-)
+from dockd.keep.deliveries import DeliveryQueries
+from dockd.keep.enrolments import EnrolmentQueries
+from dockd.keep.records import Counts, DockingRecord, acquisition_of, counts_of, docking_of, noted_of
 from dockd.model import (
     Acquisition,
     AcquisitionId,
     CameraIdentity,
-    Category,
-    Digest,
     DockingId,
     Epoch,
     FileKind,
     ListedFile,
     SignedBytes,
-    StoreId,
 )
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Sequence
 
 # INDEXED BY where an index was made for one pick: the planner, which knows no figures, may prefer a broader one and
 # then walk through every clip of a docking.
-_SENDABLE = "state IN ('spooled', 'uploading')"
 # `other` is another file, and on the same camera now: the newest acquisition of its path in that docking.
 _BESIDE = (
     "other.docking = own.docking AND other.acquisition <> own.acquisition"
@@ -53,18 +36,8 @@ _HINDERS = (
 )
 
 
-class Queries:
+class Queries(DeliveryQueries, EnrolmentQueries):
     """Reads within one transaction. A core.merkle.NodeSource of the custody tree, too."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
-        return row
-
-    def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        return self._connection.execute(sql, values).fetchall()
 
     # --- custody
 
@@ -102,27 +75,6 @@ class Queries:
         beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         rows = self._all("SELECT key FROM setting WHERE key >= ? AND key < ? ORDER BY key", prefix, beyond)
         return [str(row["key"]) for row in rows]
-
-    # --- enrolments
-
-    def enrolments(self) -> list[EnrolmentRecord]:
-        """All of them, serials first."""
-        return [enrolment_of(dict(row)) for row in self._all("SELECT * FROM enrolment ORDER BY kind DESC, name")]
-
-    def enrolment(self, serial: str, profiles: Sequence[str]) -> EnrolmentRecord | None:
-        """What admits a camera: its own enrolment, else that of the first of these profiles that has one."""
-        for kind, name in (("serial", serial), *(("profile", profile) for profile in profiles)):
-            row = self._one("SELECT * FROM enrolment WHERE kind = ? AND name = ?", kind, name)
-            if row is not None:
-                return enrolment_of(dict(row))
-        return None
-
-    def volume_seen(self, serial: str, after: Epoch) -> str | None:
-        """The volume id that a camera had in its newest docking later than `after`."""
-        row = self._one(
-            "SELECT volume_id FROM docking WHERE serial = ? AND epoch > ? ORDER BY epoch DESC LIMIT 1", serial, after
-        )
-        return None if row is None else str(row[0])
 
     # --- dockings
 
@@ -333,47 +285,11 @@ class Queries:
         newest = {row.file.path: row for row in rows if _stem(row.file.path) == stem}
         return max(newest.values(), key=lambda row: (row.file.size_bytes, row.acquisition), default=None)
 
-    def uplink_candidates(self, limit: int) -> list[Acquisition]:
-        """What to send next: evidence first, then what frees a bay soonest, then oldest.
-
-        A bay is freed the sooner, the fewer bytes of its open docking are still to be read or confirmed.
-        """
-        dockings = self._dockings_by_outstanding()
-        found: list[Acquisition] = []
-        for category in (Category.EVIDENCE, Category.NONE):
-            for docking in dockings:
-                found += self._acquisitions(
-                    "SELECT * FROM acquisition INDEXED BY acquisition_to_send_of"  # noqa: S608  a constant
-                    f" WHERE docking = ? AND category = ? AND {_SENDABLE}"
-                    " ORDER BY found_at_us, acquisition LIMIT ?",
-                    docking,
-                    category.value,
-                    limit - len(found),
-                )
-            # By now either nothing more is wanted, or the open dockings have fewer of this category than `limit`:
-            # this search passes over no more than those.
-            found += self._acquisitions(
-                f"SELECT * FROM acquisition INDEXED BY acquisition_to_send WHERE category = ? AND {_SENDABLE}"  # noqa: S608  constants, and question marks
-                f" AND docking NOT IN ({', '.join('?' * len(dockings))})"
-                " ORDER BY found_at_us, acquisition LIMIT ?",
-                category.value,
-                *dockings,
-                limit - len(found),
-            )
-        return found
-
     def held(self, *, limit: int) -> list[Acquisition]:
         """Stored ones that wait for an operator's release, oldest first."""
         return self._acquisitions(
             "SELECT * FROM acquisition INDEXED BY acquisition_held WHERE held = 1 ORDER BY acquisition LIMIT ?", limit
         )
-
-    def sendable(self) -> tuple[int, int]:
-        """How many acquisitions wait for the store's confirmation, and their sealed bytes."""
-        row = self._one(
-            f"SELECT count(*), coalesce(sum(sealed_size_bytes), 0) FROM acquisition WHERE {_SENDABLE}"  # noqa: S608  constant
-        )
-        return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
     def manifest(self, acquisition: AcquisitionId) -> SignedBytes:
         """The signed manifest's exact bytes. Raises JournalError where there is none."""
@@ -388,36 +304,6 @@ class Queries:
         if row is None:
             raise JournalError(f"the journal has no manifest of acquisition {acquisition}")
         return bytes(row["nonce"])
-
-    def receipt(self, acquisition: AcquisitionId, store: StoreId) -> SignedBytes | None:
-        """The store's receipt for an acquisition."""
-        row = self._one(
-            "SELECT payload, signature FROM receipt WHERE acquisition = ? AND store = ?", acquisition, store
-        )
-        return None if row is None else SignedBytes(payload=row["payload"], signature=row["signature"])
-
-    def last_receipt(self, store: StoreId) -> tuple[SignedBytes, AcquisitionId] | None:
-        """The store's receipt with the highest receipt_seq, and its acquisition."""
-        row = self._one("SELECT * FROM receipt WHERE store = ? ORDER BY receipt_seq DESC LIMIT 1", store)
-        if row is None:
-            return None
-        return SignedBytes(payload=row["payload"], signature=row["signature"]), AcquisitionId(row["acquisition"])
-
-    def last_receipt_digest(self, store: StoreId) -> tuple[int, Digest] | None:
-        """The highest receipt_seq of a store and the digest of that receipt."""
-        row = self._one("SELECT * FROM receipt WHERE store = ? ORDER BY receipt_seq DESC LIMIT 1", store)
-        return None if row is None else (int(row["receipt_seq"]), Digest(row["digest"]))
-
-    def _acquisitions(self, sql: str, *values: object) -> list[Acquisition]:
-        return [acquisition_of(row) for row in self._connection.execute(sql, values)]
-
-    def _dockings_by_outstanding(self) -> list[DockingId]:
-        rows: Iterable[sqlite3.Row] = self._all(
-            "SELECT docking, (SELECT coalesce(sum(size_bytes), 0) FROM tally WHERE tally.docking = docking.docking"
-            " AND tally.state IN ('found', 'acquiring', 'spooled', 'uploading')) AS outstanding_bytes"
-            " FROM docking WHERE state <> 'ended' ORDER BY outstanding_bytes, epoch"
-        )
-        return [DockingId(row["docking"]) for row in rows]
 
 
 def _stem(path: bytes) -> bytes:

@@ -76,7 +76,7 @@ class Origins:
     """Whose journal it is, and what its parts are checked against."""
 
     station: StationId
-    store: StoreId
+    stores: tuple[StoreId, ...]  # those that sign
     clock: Clock
     checkpoint_key: SigningKey
     manifest_key: PublicKey
@@ -137,7 +137,7 @@ def _make(place: Path, generation: int, former: Former, spool: Spool, origins: O
         generation=generation,
     )
     try:
-        floors = {origins.store: (0, NO_PREVIOUS)} | former.receipts
+        floors = dict.fromkeys(origins.stores, (0, str(NO_PREVIOUS))) | former.receipts
         details: dict[str, Any] = about | {
             "generation": generation,
             "before": _log_before(former),

@@ -7,16 +7,21 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dockd.core.canonical import encode_path
+from dockd.core.delivery import next_event
 from dockd.core.lifecycle import (
     ACQUISITION,
+    DELIVERY,
     DOCKING,
     AcquisitionEvent,
     AcquisitionState,
+    DeliveryEvent,
+    DeliveryState,
     DockingEvent,
     following,
 )
 from dockd.errors import IllegalTransition
-from dockd.keep.queries import Queries
+from dockd.keep.deliveries import Delivery, delivery_columns
+from dockd.keep.outlets import OutletChanges
 from dockd.keep.records import (
     DockingRecord,
     EnrolmentRecord,
@@ -31,85 +36,28 @@ from dockd.model import (
     BayNumber,
     CameraIdentity,
     Category,
-    Clock,
     Digest,
     DockingId,
     Epoch,
     ListedFile,
     Role,
     SignedBytes,
-    StationId,
     StoreId,
 )
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
-    from datetime import datetime
 
-    from dockd.keep.chain import Chain
+    from dockd.core.policy import StorePolicy
 
 _NO_DETAILS: Mapping[str, Any] = {}
 
 
-class Tx(Queries):
+class Tx(OutletChanges):
     """One transaction of the journal, alive only while the function it was handed to runs.
 
     Whatever raises in that function, all of its changes are undone, and the error passes to the caller of `write`.
     """
-
-    def __init__(
-        self, connection: sqlite3.Connection, *, chain: Chain, clock: Clock, station: StationId, writable: bool
-    ) -> None:
-        super().__init__(connection)
-        self._chain = chain
-        self._clock = clock
-        self._station = station
-        self._writable = writable
-
-    def end(self) -> None:
-        """Called when the function returned: a Tx that leaked out of it writes nothing."""
-        self._writable = False
-
-    # --- custody
-
-    def record(
-        self,
-        event: str,
-        *,
-        bay: BayNumber | None = None,
-        docking: DockingId | None = None,
-        acquisition: AcquisitionId | None = None,
-        camera: str | None = None,
-        details: Mapping[str, Any],
-    ) -> int:
-        """Write a custody entry; returns its number. Raises ValueError for what an entry cannot say or hold."""
-        self._check_writable()
-        return self._chain.append(
-            at=self._clock.now(),
-            event=event,
-            station=self._station,
-            bay=bay,
-            docking=docking,
-            acquisition=acquisition,
-            camera=camera,
-            details=dict(details),
-        )
-
-    def next_seq(self) -> int:
-        """The number that the next entry will have, provided that this transaction writes it."""
-        return self._chain.size
-
-    def now(self) -> datetime:
-        """The time that entries get."""
-        return self._clock.now()
-
-    def put(self, key: str, value: str) -> None:
-        """Set a small setting."""
-        self._check_writable()
-        self._connection.execute(
-            "INSERT INTO setting VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
-        )
 
     # --- enrolments
 
@@ -282,6 +230,75 @@ class Tx(Queries):
             },
         )
 
+    # --- deliveries
+
+    def deliver(
+        self,
+        acquisition: AcquisitionId,
+        store: StoreId,
+        event: DeliveryEvent,
+        policy: StorePolicy,
+        *,
+        details: Mapping[str, Any] = _NO_DETAILS,
+        **changes: Any,
+    ) -> tuple[Delivery, Acquisition]:
+        """Move a delivery on, and the acquisition behind it as far as the policy says; returns both.
+
+        Raises IllegalTransition, changing nothing, where the delivery's state does not allow the event, or where there
+        is none.
+        """
+        before, row = self.delivery(acquisition, store), self.acquisition(acquisition)
+        if before is None or row is None:
+            raise IllegalTransition(f"acquisition {acquisition} has no delivery to store {store}")
+        state = following(DELIVERY, before.state, event)
+        after = dataclasses.replace(before, state=state, changed_at=self._clock.now(), **changes)
+        columns = delivery_columns(after)
+        self._check_writable()
+        self._connection.execute(
+            f"UPDATE delivery SET {', '.join(f'{name} = ?' for name in columns)} WHERE acquisition = ? AND store = ?",  # noqa: S608  names from deliveries.py
+            (*columns.values(), acquisition, store),
+        )
+        self.record_about(row, f"delivery.{event.value}", {"store": store} | dict(details))
+        return after, self.follow(acquisition, policy, reason=str(details.get("reason", "")))
+
+    def follow(self, acquisition: AcquisitionId, policy: StorePolicy, *, reason: str = "") -> Acquisition:
+        """Let an acquisition follow its deliveries as far as the policy says; returns it. Idempotent."""
+        row = self.acquisition(acquisition)
+        if row is None:
+            raise IllegalTransition(f"no acquisition {acquisition}")
+        deliveries = self.deliveries(acquisition)
+        states = {one.store: one.state for one in deliveries}
+        while event := next_event(AcquisitionState(row.state), states, policy):
+            changes: dict[str, Any] = {}
+            details: dict[str, Any] = {"reason": reason} if reason else {}
+            if event is AcquisitionEvent.STORED:
+                details = {
+                    "policy": policy.sentence(),
+                    "confirmations": [
+                        {"store": one.store, "confirmation": one.confirmation_digest}
+                        for one in deliveries
+                        if one.state is DeliveryState.CONFIRMED
+                    ],
+                }
+            elif event is AcquisitionEvent.QUARANTINED:
+                given_up = "; ".join(f"{policy.name(one.store)}: {one.reason}" for one in deliveries if one.reason)
+                changes = {"quarantine_reason": given_up}
+                details = {"reason": given_up, "policy": policy.sentence()}
+            row = self.advance(acquisition, event, details=details, **changes)
+        return row
+
+    def try_again(
+        self, acquisition: AcquisitionId, policy: StorePolicy, details: Mapping[str, Any], **changes: Any
+    ) -> Acquisition:
+        """An operator's word that it is to be pushed once more, also to stores that refused it; sets `changes`."""
+        for one in self.deliveries(acquisition):
+            if one.state is DeliveryState.GIVEN_UP:
+                self.deliver(acquisition, one.store, DeliveryEvent.PUSH_AGAIN, policy, details=details, reason=None)
+        row = self.acquisition(acquisition)
+        if row is not None and row.state in (AcquisitionState.QUARANTINED, AcquisitionState.SPOILED):
+            self.advance(acquisition, AcquisitionEvent.PUSH_AGAIN, details=details, **changes)
+        return self.follow(acquisition, policy)
+
     def put_receipt(
         self, acquisition: AcquisitionId, store: StoreId, receipt: SignedBytes, receipt_seq: int, digest: Digest
     ) -> None:
@@ -317,18 +334,6 @@ class Tx(Queries):
 
     # --- how
 
-    def _check_writable(self) -> None:
-        if not self._writable:
-            raise RuntimeError("this transaction only reads, or is over")
-
-    def _insert(self, table: str, columns: Mapping[str, Any], *, replace: bool = False) -> None:
-        self._check_writable()
-        verb = "REPLACE" if replace else "INSERT"
-        self._connection.execute(
-            f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
-            tuple(columns.values()),
-        )
-
     def _update_acquisition(self, before: Acquisition, after: Acquisition) -> None:
         self._check_writable()
         old = acquisition_columns(before)
@@ -341,14 +346,7 @@ class Tx(Queries):
             )
 
     def _record_acquisition(self, record: Acquisition, event: str, details: Mapping[str, Any]) -> None:
-        self.record(
-            f"acquisition.{event}",
-            bay=record.bay,
-            docking=record.docking,
-            acquisition=record.acquisition,
-            camera=record.camera.serial,
-            details=details,
-        )
+        self.record_about(record, f"acquisition.{event}", details)
 
     def _record_docking(self, record: DockingRecord, event: DockingEvent, details: Mapping[str, Any]) -> None:
         self.record(

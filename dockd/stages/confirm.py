@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import structlog
 
 from dockd.core import canonical, merkle, receipts
-from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
+from dockd.core.confirmation import Kind
+from dockd.core.lifecycle import DeliveryEvent, DeliveryState
+from dockd.core.policy import StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
+from dockd.core.warrant import SignedConfirmation
 from dockd.errors import StoreForgot, StoreIncomplete, StoreRefused, StoreUntrusted, UploadLost, VerificationFailed
 from dockd.keep.aside import was_former
+from dockd.keep.deliveries import Delivery
 from dockd.keep.journal import Journal
 from dockd.keep.rebuild import FORMER_UNPROVEN, receipt_floor
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, Entropy, SignedBytes, StationId
+from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
 from dockd.stages.challenge import challenge
+from dockd.stages.confirming import delivery_of, row_of
 from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
@@ -33,23 +37,27 @@ _NONCE_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmer:
-    """Asks one store for receipts, one at a time. One for each store and program."""
+    """Asks one store that signs for receipts, one at a time. A stages.confirming.Confirming."""
 
     journal: Journal
     spool: Spool
     store: SigningStore
     station: StationId
+    policy: StorePolicy
+    clock: Clock
     random: Entropy
-    on_changed: Callable[[Acquisition], None]  # hears of every row that became stored; must not block
-    min_retention: timedelta = timedelta(0)
+    on_changed: Callable[[Acquisition], None]  # hears of every row that its delivery moved on; must not block
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def confirm(self, acquisition: AcquisitionId) -> Acquisition:
-        """Get and verify the receipt, and have the store show the bytes; returns the acquisition in state stored.
+    @property
+    def of(self) -> StoreId:
+        """As Confirming says."""
+        return self.store.store
 
-        Idempotent. Raises StoreIncomplete or UploadLost where the store has not got it all, StoreUntrusted where what
-        it signed contradicts itself or the bytes, and the store's other errors. After cancellation the receipt may
-        have been signed but not kept: it is asked for again before any other.
+    async def confirm(self, acquisition: AcquisitionId) -> Delivery:
+        """As Confirming says: get and verify the receipt, and have the store show the bytes.
+
+        After cancellation the receipt may have been signed but not kept: it is asked for again before any other.
         """
         async with self.turn:
             waiting = await self.journal.read(lambda tx: tx.get(_key(self.store)))
@@ -69,11 +77,11 @@ class Confirmer:
 
     async def _settle(self, acquisition: AcquisitionId) -> VerifiedReceipt:
         """Ask for one receipt and keep it; also of a row that has left its way, so that the chain has no gap."""
-        row, kept = await self.journal.read(
-            lambda tx: (_row(tx, acquisition), tx.receipt(acquisition, self.store.store))
+        row, delivery, kept = await self.journal.read(
+            lambda tx: (row_of(tx, acquisition), tx.delivery(acquisition, self.of), tx.receipt(acquisition, self.of))
         )
         manifest = await self.journal.read(lambda tx: tx.manifest(acquisition))
-        if row.state != AcquisitionState.UPLOADING and kept is not None:
+        if kept is not None and (delivery is None or delivery.state is not DeliveryState.REGISTERED):
             return self._verify(kept, manifest)
         signed = await self.store.receipt(acquisition, manifest)
         receipt = await self._verified(row, signed, manifest)
@@ -85,37 +93,55 @@ class Confirmer:
         await self.journal.write(keep)
         return receipt
 
-    async def _believe(self, acquisition: AcquisitionId, receipt: VerifiedReceipt) -> Acquisition:
-        """Advance to stored on a receipt that is kept: it promises enough, and the store has shown the bytes."""
-        row = await self.journal.read(lambda tx: _row(tx, acquisition))
-        if row.state != AcquisitionState.UPLOADING:
-            return row
-        promised = receipt.retention_until - receipt.at
-        enough = promised >= self.min_retention
+    async def _believe(self, acquisition: AcquisitionId, receipt: VerifiedReceipt) -> Delivery:
+        """Count a receipt that is kept as the confirmation: it promises enough, and the store has shown the bytes."""
+        row, delivery = await self.journal.read(
+            lambda tx: (row_of(tx, acquisition), delivery_of(tx, acquisition, self.of))
+        )
+        if delivery.state is not DeliveryState.REGISTERED:
+            return delivery
+        promised, configured = receipt.retention_until - receipt.at, self.policy.store(self.of)
+        enough = configured is not None and promised >= configured.min_retention
         if not enough:
             raise StoreUntrusted(
-                f"the store promises to keep the clip for {promised.days} days only, less than store.min_retention_days"
+                f"the store promises to keep the clip for {promised.days} days only, less than its min_retention_days"
             )
         compared_bytes = await challenge(row, spool=self.spool, store=self.store, random=self.random)
         details = {
-            "store": self.store.store,
-            "receipt": receipt.payload_digest,
+            "kind": Kind.RECEIPT.value,
+            "confirmation": receipt.payload_digest,
             "receipt_seq": receipt.receipt_seq,
             "retention_until": canonical.format_time(receipt.retention_until),
             "compared_bytes": compared_bytes,
         }
 
-        def believe(tx: Tx) -> Acquisition:
-            now = _row(tx, acquisition)  # a person may have acted meanwhile
-            if now.state != AcquisitionState.UPLOADING:
-                return now
-            return tx.advance(acquisition, AcquisitionEvent.STORED, details=details)
+        def believe(tx: Tx) -> tuple[Delivery, Acquisition]:
+            now = delivery_of(tx, acquisition, self.of)  # a person may have acted meanwhile
+            if now.state is not DeliveryState.REGISTERED:
+                return now, row_of(tx, acquisition)
+            return tx.deliver(
+                acquisition,
+                self.of,
+                DeliveryEvent.CONFIRMED,
+                self.policy,
+                details=details,
+                confirmation_digest=receipt.payload_digest,
+            )
 
-        stored = await self.journal.write(believe)
-        if stored.state == AcquisitionState.STORED:
-            _log.info("acquisition_stored", acquisition=acquisition, receipt_seq=receipt.receipt_seq)
-            self.on_changed(stored)
-        return stored
+        confirmed, row = await self.journal.write(believe)
+        if confirmed.state is DeliveryState.CONFIRMED:
+            _log.info("delivery_confirmed", acquisition=acquisition, store=self.of, receipt_seq=receipt.receipt_seq)
+            self.on_changed(row)
+        return confirmed
+
+    async def ask_again(self, acquisition: AcquisitionId) -> SignedConfirmation:
+        """As Confirming says: the receipt that is kept, and a holding statement for a fresh nonce."""
+        receipt = await stored_receipt(acquisition, journal=self.journal, store=self.store, station=self.station)
+        asked_at = self.clock.now()
+        statement = await holding(
+            acquisition, journal=self.journal, store=self.store, station=self.station, random=self.random
+        )
+        return SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at)
 
     async def _verified(self, row: Acquisition, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         try:
@@ -231,10 +257,3 @@ def _follows_rebuilding(
 
 def _key(store: SigningStore) -> str:
     return f"receipt_asked/{store.store}"
-
-
-def _row(tx: Tx, acquisition: AcquisitionId) -> Acquisition:
-    row = tx.acquisition(acquisition)
-    if row is None:
-        raise VerificationFailed(f"the journal has no acquisition {acquisition}")
-    return row

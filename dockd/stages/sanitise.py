@@ -6,7 +6,7 @@ mounted volumes together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,10 +15,10 @@ import structlog
 from dockd.core import warrant as warrants
 from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import AcquisitionEvent as Event
-from dockd.core.lifecycle import AcquisitionState
+from dockd.core.lifecycle import AcquisitionState, DeliveryState
 from dockd.core.manifest import decode
 from dockd.core.policy import StorePolicy
-from dockd.core.warrant import EraseWarrant
+from dockd.core.warrant import Confirmation, EraseWarrant
 from dockd.errors import (
     ClipBusy,
     ClipChanged,
@@ -27,14 +27,16 @@ from dockd.errors import (
     EraseFailed,
     IllegalTransition,
     SpoolFull,
+    StoreError,
+    StoreUntrusted,
+    VerificationFailed,
     WarrantRefused,
 )
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, Erasure, FoundFile
+from dockd.model import Acquisition, AcquisitionId, Erasure, FoundFile, StoreId
 from dockd.stages.clearing import want_clearing
-from dockd.stages.confirm import holding, stored_receipt
+from dockd.stages.confirming import Confirming
 from dockd.stages.stay import Stay, in_spool
-from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -48,13 +50,22 @@ CLAIMS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Whom to ask right before erasing. The calls do not wait."""
+
+    policy: StorePolicy
+    confirmers: Callable[[], Sequence[Confirming]]  # of all stores, those that answer first
+    doubt: Callable[[StoreId, AcquisitionId, str], None]  # this store does not hold what it confirmed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
     """A warrant, and what it is for: a clip, or what an interrupted erasure left of one."""
 
     row: Acquisition
     warrant: EraseWarrant
     remnant: FoundFile | None
-    asked_at: datetime  # when the store was asked whether it holds the clip
+    asked_at: datetime  # when the first store was asked whether it holds the clip
 
     @property
     def file(self) -> FoundFile:
@@ -79,13 +90,11 @@ async def sanitise(stay: Stay, permits: Sequence[Permit]) -> None:
     await record(stay, permit, erasure, erasure.checked)
 
 
-async def permit(
-    stay: Stay, row: Acquisition, store: SigningStore, policy: StorePolicy, *, remnant: FoundFile | None
-) -> Permit:
+async def permit(stay: Stay, row: Acquisition, asking: Asking, *, remnant: FoundFile | None) -> Permit:
     """Obtain the warrant. All that it needs is asked for anew, right now; nothing is recorded yet.
 
     A remnant bears the acquisition's name, which it was given under a durable warrant, and is not a clip any more:
-    part of it is overwritten, so it cannot be compared again. The store is asked again whether it holds the clip.
+    part of it is overwritten, so it cannot be compared again. As many stores as the policy needs are asked again.
     Raises WarrantRefused, a StoreError, VerificationFailed or CameraGone.
     """
     if (
@@ -99,16 +108,13 @@ async def permit(
     if stay.unclean and not row.released_by:  # the warrant would say so too, but the store need not be asked
         raise WarrantRefused((warrants.unreleased(stay.unclean),))
     manifest = decode((await stay.journal.read(lambda tx: tx.manifest(row.acquisition))).payload)
-    receipt = await stored_receipt(row.acquisition, journal=stay.journal, store=store, station=stay.station)
     asked_at = stay.clock.now()
-    statement = await holding(
-        row.acquisition, journal=stay.journal, store=store, station=stay.station, random=stay.random
-    )
+    confirmations = await _confirmations(stay, row, asking)
     warrant = warrants.issue(
         acquisition=row,
         manifest=manifest,
-        confirmations=(warrants.SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at),),
-        policy=policy,
+        confirmations=confirmations,
+        policy=asking.policy,
         reread=row.reread,
         docking=stay.docking,
         epoch=stay.epoch,
@@ -119,6 +125,34 @@ async def permit(
         unclean=stay.unclean,
     )
     return Permit(row=row, warrant=warrant, remnant=remnant, asked_at=asked_at)
+
+
+async def _confirmations(stay: Stay, row: Acquisition, asking: Asking) -> list[Confirmation]:
+    """The word of as many stores as the policy needs. One that does not answer hinders nothing where others suffice.
+
+    Raises what the last of them answered where they do not suffice, and StoreUntrusted at once: a contradiction of a
+    store that counts is a matter for a person, whatever the others say.
+    """
+    deliveries = await stay.journal.read(lambda tx: tx.deliveries(row.acquisition))
+    confirmed = {one.store for one in deliveries if one.state is DeliveryState.CONFIRMED}
+    found: list[Confirmation] = []
+    failed: StoreError | VerificationFailed | None = None
+    for one in asking.confirmers():
+        if one.of not in confirmed or not asking.policy.counts(one.of):
+            continue
+        try:
+            found.append(await one.ask_again(row.acquisition))
+        except StoreUntrusted as error:
+            asking.doubt(one.of, row.acquisition, str(error))
+            raise
+        except (StoreError, VerificationFailed) as error:
+            _log.info("store_not_asked", acquisition=row.acquisition, store=one.of, reason=str(error))
+            failed = error
+        if asking.policy.satisfied([said.store for said in found]):
+            return found
+    if failed is not None:
+        raise failed
+    return found  # too few: the warrant's refusal says whose word is missing
 
 
 async def _require_whole(stay: Stay, row: Acquisition) -> None:
@@ -137,7 +171,7 @@ async def commit(stay: Stay, permits: Sequence[Permit]) -> None:
     Raises WarrantRefused where a row moved on since its warrant was issued, or the store's word is no longer fresh.
     """
     if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):
-        raise WarrantRefused(("the holding statement is not of right now",))
+        raise WarrantRefused(("what the stores said is not of right now",))
 
     def change(tx: Tx) -> None:
         want_clearing(tx, stay)
@@ -149,14 +183,7 @@ async def commit(stay: Stay, permits: Sequence[Permit]) -> None:
             row = tx.acquisition(one.row.acquisition)
             if row is None or row.state != AcquisitionState.WARRANTED:
                 raise IllegalTransition(f"what is left of {one.row.acquisition} is under no warrant any more")
-            tx.record(
-                "acquisition.erasure_resumed",
-                bay=stay.bay,
-                docking=stay.docking,
-                acquisition=one.row.acquisition,
-                camera=stay.camera.serial,
-                details=details,
-            )
+            tx.record_about(row, "acquisition.erasure_resumed", details)
 
     try:
         await stay.journal.write(change)
@@ -186,6 +213,8 @@ async def record(stay: Stay, permit: Permit, erasure: Erasure, checked: str) -> 
     }
     row = await stay.journal.write(lambda tx: tx.advance(name, Event.ERASED, details=details, docking=stay.docking))
     _log.info("clip_erased", bay=stay.bay, camera=stay.camera.serial, acquisition=name)
+    if await stay.journal.read(lambda tx: tx.lacking(name)):
+        return row  # another store is still to get it
     try:
         await in_spool(stay.spool.discard, name)
     except SpoolFull as error:  # tidying finds it again

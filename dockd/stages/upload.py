@@ -1,4 +1,4 @@
-"""Upload: announce a spooled acquisition, push its sealed bytes from wherever the store stands, get it confirmed.
+"""Upload: announce an acquisition to one store, push its sealed bytes from wherever the store stands, get it confirmed.
 
 The store's durable offset is the only truth about an upload. It is asked for at the start and after every doubt, and
 nothing is sent before it answered.
@@ -18,7 +18,8 @@ import aiofiles
 import structlog
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
+from dockd.core.lifecycle import DeliveryEvent, DeliveryState
+from dockd.core.policy import StorePolicy
 from dockd.core.transfer import Action, larger_patch, next_move, smaller_patch
 from dockd.errors import (
     OffsetConflict,
@@ -33,15 +34,17 @@ from dockd.errors import (
     UploadLost,
     VerificationFailed,
 )
+from dockd.keep.deliveries import Delivery
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, AcquisitionId, Sealed
-from dockd.stages.confirm import Confirmer
-from dockd.stores.port import SigningStore
+from dockd.stages.confirming import Confirming, delivery_of
+from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
 
 BLOCK_BYTES = 1024 * 1024  # aiofiles pays for every block with a thread hop: below 1 MiB that is felt
+_OPEN = (DeliveryState.WAITING, DeliveryState.REGISTERED, DeliveryState.FINISHED)
 MAX_STALLS = 5  # answers in a row that brought the upload no further, before the uplink is asked to wait
 
 
@@ -77,15 +80,16 @@ class Pusher:
 
     journal: Journal
     spool: Spool
-    store: SigningStore
-    confirmer: Confirmer
+    store: EvidenceStore
+    confirmer: Confirming
+    policy: StorePolicy
     patch: PatchSize
     on_progress: Callable[[AcquisitionId, Track], None]
     on_answer: Callable[[], None]  # the store just proved to be there
     on_changed: Callable[[Acquisition], None]  # hears of every other change of a row; must not block
 
-    async def push(self, acquisition: Acquisition, track: Track) -> Acquisition:
-        """Bring a spooled or uploading acquisition to stored; returns its row.
+    async def push(self, acquisition: Acquisition, track: Track) -> Delivery:
+        """Bring a delivery that is open to confirmed; returns it.
 
         Goes on wherever an earlier push was interrupted. Raises every StoreError that needs a wait or a person,
         SpoolSpoiled where the spool file is not what was sealed, SpoolFull where the spool cannot be used now. After
@@ -102,7 +106,7 @@ class _Upload:
         if acquisition.sealed is None:
             raise VerificationFailed(f"acquisition {acquisition.acquisition} is to be sent, but was never sealed")
         self._pusher = pusher
-        self._row = acquisition
+        self._name, self._row = acquisition.acquisition, acquisition
         self._sealed: Sealed = acquisition.sealed
         self._size = acquisition.sealed.sealed_size_bytes
         self._path: Path = pusher.spool.path(acquisition.acquisition)
@@ -110,47 +114,55 @@ class _Upload:
         self._stalls = 0
         self._compared = False  # the spool file with its seal
 
-    async def run(self) -> Acquisition:
+    async def run(self) -> Delivery:
+        store = self._pusher.store.store
+        delivery = await self._pusher.journal.read(lambda tx: delivery_of(tx, self._name, store))
         try:
             await asyncio.to_thread(_check_length, self._path, self._size)
         except SpoolSpoiled as damaged:
-            await self._rescue(damaged)
-        while self._row.state in (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING):
+            delivery = await self._rescue(delivery, damaged)
+        while delivery.state in _OPEN:
             try:
-                url = await self._announced()
-                offset = await self._pusher.store.offset(url)
-                if await self._go_on_from(url, offset):
-                    self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+                delivery = await self._announced(delivery)
+                if delivery.state is DeliveryState.FINISHED or await self._sent(delivery):
+                    delivery = await self._pusher.confirmer.confirm(self._name)
             except UploadCorrupt as error:
                 await self._compare_with_seal(error)
             except UploadLost as error:
-                await self._find_out(error)
+                delivery = await self._find_out(delivery, error)
             except (OffsetConflict, StoreIncomplete) as error:
                 self._stall(error)
-        return self._row
+        return delivery
 
-    async def _announced(self) -> str:
-        """The upload's address, registering the acquisition where the store has not yet taken it."""
-        url = self._row.upload_url
-        if self._row.state == AcquisitionState.SPOOLED or url is None:
+    async def _announced(self, delivery: Delivery) -> Delivery:
+        """The delivery with its upload's address, registered where the store has not yet taken it."""
+        if delivery.state is DeliveryState.WAITING or delivery.upload_url is None:
             url = await self._register()
-            store = self._pusher.store.store
-            self._row = await self._pusher.journal.write(
-                lambda tx: tx.advance(
-                    self._row.acquisition, AcquisitionEvent.REGISTERED, details={"store": store}, upload_url=url
-                )
-            )
-            _log.info("acquisition_registered", acquisition=self._row.acquisition)
-            self._pusher.on_changed(self._row)
-        if url != self._track.upload_url:
-            self._track.upload_url, self._track.acked_bytes = url, 0
-        return url
+            delivery = await self._advance(DeliveryEvent.REGISTERED, upload_url=url)
+            _log.info("acquisition_registered", acquisition=self._name, store=delivery.store)
+        if delivery.upload_url != self._track.upload_url:
+            self._track.upload_url, self._track.acked_bytes = delivery.upload_url, 0
+        return delivery
+
+    async def _advance(self, event: DeliveryEvent, reason: str = "", **changes: str | None) -> Delivery:
+        store, policy = self._pusher.store.store, self._pusher.policy
+        details = {"reason": reason} if reason else {}
+        delivery, row = await self._pusher.journal.write(
+            lambda tx: tx.deliver(self._name, store, event, policy, details=details, **changes)
+        )
+        self._pusher.on_changed(row)
+        return delivery
 
     async def _register(self) -> str:
-        manifest = await self._pusher.journal.read(lambda tx: tx.manifest(self._row.acquisition))
-        url = await self._pusher.store.register(self._row.acquisition, manifest, self._size)
+        manifest = await self._pusher.journal.read(lambda tx: tx.manifest(self._name))
+        url = await self._pusher.store.register(self._name, manifest, self._size)
         self._pusher.on_answer()
         return url
+
+    async def _sent(self, delivery: Delivery) -> bool:
+        """Send what the store lacks. True: it has every byte. False: there is a doubt, to begin again with."""
+        url = delivery.upload_url or ""
+        return await self._go_on_from(url, await self._pusher.store.offset(url))
 
     async def _go_on_from(self, url: str, offset: int) -> bool:
         """Send from the store's offset on until a doubt or the end. True: the store has every byte."""
@@ -187,16 +199,7 @@ class _Upload:
             _log.error("store_lost_bytes", acquisition=self._row.acquisition, acknowledged=acked, offset=offset)
             details = {"store": self._pusher.store.store, "acknowledged_bytes": acked, "offset_bytes": offset}
             row = self._row
-            await self._pusher.journal.write(
-                lambda tx: tx.record(
-                    "store.lost_bytes",
-                    bay=row.bay,
-                    docking=row.docking,
-                    acquisition=row.acquisition,
-                    camera=row.camera.serial,
-                    details=details,
-                )
-            )
+            await self._pusher.journal.write(lambda tx: tx.record_about(row, "store.lost_bytes", details))
         self._track.acked_bytes = offset
         self._show(offset)
 
@@ -219,31 +222,25 @@ class _Upload:
             await self._register()  # idempotent; says where the store is full, or will not take it after all
         return offset
 
-    async def _find_out(self, error: UploadLost) -> None:
-        """The store does not know the upload: it may be finished, and only without a receipt is it begun anew."""
+    async def _find_out(self, delivery: Delivery, error: UploadLost) -> Delivery:
+        """The store does not know the upload: it may be finished, and only without a confirmation is it begun anew."""
         try:
-            self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+            return await self._pusher.confirmer.confirm(self._name)
         except UploadCorrupt as corrupt:
             await self._compare_with_seal(corrupt)
         except (UploadLost, StoreIncomplete):
             self._stall(error)
-            if self._row.state == AcquisitionState.UPLOADING:
-                _log.warning("upload_reopened", acquisition=self._row.acquisition, reason=str(error))
-                self._row = await self._pusher.journal.write(
-                    lambda tx: tx.advance(
-                        self._row.acquisition,
-                        AcquisitionEvent.REOPENED,
-                        details={"reason": str(error)},
-                        upload_url=None,
-                    )
-                )
+            if delivery.state is not DeliveryState.WAITING:
+                _log.warning("upload_reopened", acquisition=self._name, store=delivery.store, reason=str(error))
+                return await self._advance(DeliveryEvent.REOPENED, str(error), upload_url=None, objects=None)
+        return delivery
 
-    async def _rescue(self, damaged: SpoolSpoiled) -> None:
-        """The spool file is lost or cut. Raises that, unless the store has all of it and signs for it."""
-        if self._row.state != AcquisitionState.UPLOADING:
+    async def _rescue(self, delivery: Delivery, damaged: SpoolSpoiled) -> Delivery:
+        """The spool file is lost or cut. Raises that, unless the store has all of it and confirms it."""
+        if delivery.state not in (DeliveryState.REGISTERED, DeliveryState.FINISHED):
             raise damaged
         try:
-            self._row = await self._pusher.confirmer.confirm(self._row.acquisition)
+            return await self._pusher.confirmer.confirm(self._name)
         except (StoreIncomplete, UploadLost):
             raise damaged from None
 

@@ -6,32 +6,31 @@ import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from dockd import __version__
 from dockd.control.notify import Nobody, ServiceManager, keep_told
 from dockd.control.server import serve as serve_control
-from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.policy import StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import DeviceSource, Plugged
-from dockd.errors import DockdError
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, BayNumber, CameraIdentity, Clock, Entropy, StationId
 from dockd.reader.client import ForkServer
 from dockd.stages.detect import detect
-from dockd.stages.witness import show_checkpoint
 from dockd.station.docking import Docking, Parts, end_docking
 from dockd.station.operations import Operations
+from dockd.station.outlet import Outlet
+from dockd.station.outlet import Parts as StoreParts
 from dockd.station.reload import Live
 from dockd.station.status import Alarms, Sources
+from dockd.station.stores import Stores
 from dockd.station.surroundings import Surroundings
 from dockd.station.tidy import Tidier
-from dockd.station.uplink import Uplink
-from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -48,14 +47,12 @@ class Machine:
     sources: Sequence[DeviceSource]
     journal: Journal
     spool: Spool
-    store: SigningStore
+    outlets: Sequence[Outlet]
+    policy: StorePolicy
     forkserver: ForkServer
     control: socket.socket
     manifest_key: SigningKey
     recipients: tuple[str, ...]
-    min_retention: timedelta
-    slots: int
-    patch_bytes: int
     live: Live
     clock: Clock
     random: Entropy
@@ -74,23 +71,21 @@ class Daemon:
         self._ending: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._spool_short = asyncio.Event()
-        self._uplink = Uplink(
-            journal=machine.journal,
-            spool=machine.spool,
-            store=machine.store,
-            station=machine.station,
-            clock=machine.clock,
-            random=machine.random,
-            slots=machine.slots,
-            patch_bytes=machine.patch_bytes,
-            min_retention=machine.min_retention,
-            on_changed=self._acquisition_changed,
+        self._stores = Stores(
+            machine.outlets,
+            StoreParts(
+                journal=machine.journal,
+                spool=machine.spool,
+                station=machine.station,
+                policy=machine.policy,
+                clock=machine.clock,
+                random=machine.random,
+                on_changed=self._acquisition_changed,
+            ),
         )
         self._tidier = Tidier(
             journal=machine.journal,
             spool=machine.spool,
-            store=machine.store,
-            station=machine.station,
             clock=machine.clock,
             keep_after_receipt=machine.live.keep_after_receipt,
         )
@@ -105,16 +100,12 @@ class Daemon:
             clock=machine.clock,
             random=machine.random,
             around=Surroundings(
-                store=machine.store,
-                policy=StorePolicy(
-                    [PolicyStore(store=machine.store.store, name="the store", min_retention=machine.min_retention)]
-                ),
+                asking=self._stores.asking(),
                 recipients=len(machine.recipients),
-                wake_uplink=self._uplink.nudge,
-                witness=self._uplink.witness_soon,
+                wake_uplink=self._stores.nudge,
+                witness=self._stores.witness_soon,
                 spool_short=self._spool_short.set,
-                doubt=self._uplink.trust.doubt_holding,
-                alarms=lambda: self._uplink.alarms,
+                alarms=lambda: self._stores.forbids_erasing,
             ),
             docked=self._docked,
         )
@@ -127,7 +118,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                group.create_task(self._uplink.run(), name="uplink")
+                group.create_task(self._stores.run(), name="stores")
                 group.create_task(serve_control(machine.control, operations), name="control")
                 group.create_task(self._tidier.run(self._spool_short), name="tidy")
                 group.create_task(machine.live.follow(self._alarms), name="reload")
@@ -181,7 +172,7 @@ class Daemon:
                 docking.changed()
 
     def _operator_decided(self, row: Acquisition) -> None:
-        self._uplink.nudge()
+        self._stores.nudge()
         for docking in self._dockings.values():
             docking.decided(row.acquisition)
 
@@ -200,7 +191,7 @@ class Daemon:
             clock=machine.clock,
             journal=machine.journal,
             spool=machine.spool,
-            uplink=self._uplink,
+            stores=self._stores,
             bays=machine.bays,
             dockings=dockings,
             alarms=self._alarms,
@@ -225,7 +216,7 @@ class Daemon:
         self._alarms.set(
             "custody", "; ".join(mended) and f"{'; '.join(mended)}: have the evidence side look at the log"
         )
-        await self._uplink.begin()
+        await self._stores.begin()
         orphans = await self._tidier.sweep()
         _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=orphans)
 
@@ -234,7 +225,7 @@ class Daemon:
         await journal.write(lambda tx: tx.record("station.stopped", details={"version": __version__}))
         try:
             async with asyncio.timeout(LAST_WITNESS_S):
-                await show_checkpoint(journal, self._machine.store)
-        except (DockdError, OSError) as error:  # TimeoutError is one
-            _log.info("last_checkpoint_not_witnessed", reason=str(error) or "the store was too slow")
+                await self._stores.show_last()
+        except TimeoutError:
+            _log.info("last_checkpoint_not_witnessed", reason="a store was too slow")
         _log.info("station_stopped")

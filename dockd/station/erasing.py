@@ -197,7 +197,7 @@ class Erasing:
         around, permits = self._around, []
         for row, remnant in group:
             try:
-                permits.append(await permit(self._stay, row, around.store, around.policy, remnant=remnant))
+                permits.append(await permit(self._stay, row, around.asking, remnant=remnant))
             except WarrantRefused as error:  # of the others it is to be known as well: a person may have to decide
                 self._hold_back(row, error)
             except (StoreError, VerificationFailed) as error:
@@ -244,7 +244,6 @@ class Erasing:
         match error:
             case StoreUntrusted():
                 _log.error("store_untrusted", acquisition=row.acquisition, reason=str(error))
-                self._around.doubt(row.acquisition, str(error))
                 self._postponed.later(row.acquisition, str(error))
             case ClipBusy() | StoreError():
                 self._postponed.later(row.acquisition, str(error))

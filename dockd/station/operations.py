@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from dockd.core.canonical import encode_path, format_time
-from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryState
 from dockd.errors import IllegalTransition
 from dockd.keep.records import EnrolmentRecord
 from dockd.keep.transaction import Tx
@@ -44,9 +44,9 @@ class Operations:
                 decide = self._release if operation == "release" else self._retry
                 yield await decide(*_decision(arguments), operator)
             case "accept_rollback" | "accept_loss":
-                yield await self._accept(operation, _reason(arguments), operator)
+                yield await self._accept(operation, _store(arguments), _reason(arguments), operator)
             case "cameras" | "lost":
-                for one in await self._sources.journal.read(_enrolled if operation == "cameras" else self._lost):
+                for one in await (self._cameras() if operation == "cameras" else self._lost(_store(arguments))):
                     yield one
             case "enrol" | "forget":
                 yield await self._enrol(operation, *_enrolment(arguments), operator)
@@ -97,21 +97,24 @@ class Operations:
 
         def change(tx: Tx) -> Acquisition:
             row = _row(tx, clip)
-            if row.state not in _RETRIED:
+            given_up = any(one.state is DeliveryState.GIVEN_UP for one in tx.deliveries(clip))
+            if row.state not in _RETRIED and not given_up:
                 raise IllegalTransition(
-                    f"{clip} is {row.state}: only a clip in quarantine, or one that needs a larger spool or whose "
-                    "sealed file was spoiled, can be tried again"
+                    f"{clip} is {row.state}: only a clip in quarantine, or one that needs a larger spool, that a store "
+                    "refused or whose sealed file was spoiled, can be tried again"
                 )
-            event = AcquisitionEvent.READ_AGAIN if row.sealed is None else AcquisitionEvent.PUSH_AGAIN
             details = {"operator": operator, "reason": reason}
-            return tx.advance(clip, event, details=details, quarantine_reason=None, readers_ended=0)
+            anew = {"quarantine_reason": None, "readers_ended": 0}
+            if row.sealed is None:
+                return tx.advance(clip, AcquisitionEvent.READ_AGAIN, details=details, **anew)
+            return tx.try_again(clip, self._sources.stores.policy, details, **anew)
 
         return await self._decide(change, "to be tried again", operator)
 
-    async def _accept(self, operation: str, reason: str, operator: str) -> dict[str, Any]:
-        """Accept that the store was rolled back, or that clips are lost by that. What follows, the uplink does."""
-        uplink = self._sources.uplink
-        store = uplink.trust.store.store
+    async def _accept(self, operation: str, name: str | None, reason: str, operator: str) -> dict[str, Any]:
+        """Accept that a store was rolled back, or that clips are lost by that. What follows, its uplink does."""
+        uplink = self._sources.stores.named(name)
+        store = uplink.store
         answer: dict[str, Any] = {"type": "decision", "v": 1, "store": store, "operator": operator}
         if operation == "accept_loss":
             answer["clips"] = await self._sources.journal.write(
@@ -127,8 +130,12 @@ class Operations:
         _log.warning("operator_decided", operator=operator, decision=operation, store=store)
         return answer | {"decision": operation.replace("_", "-")}
 
-    def _lost(self, tx: Tx) -> list[dict[str, Any]]:
-        found = trust.lost(tx, self._sources.uplink.trust.store.store)
+    async def _cameras(self) -> list[dict[str, Any]]:
+        return await self._sources.journal.read(_enrolled)
+
+    async def _lost(self, name: str | None) -> list[dict[str, Any]]:
+        store = self._sources.stores.named(name).store
+        found = await self._sources.journal.read(lambda tx: trust.lost(tx, store))
         return [clip_to_json(row, "") | {"receipt_seq": receipt_seq} for row, receipt_seq in found]
 
     async def _enrol(self, operation: str, kind: str, name: str, reason: str, operator: str) -> dict[str, Any]:
@@ -246,6 +253,11 @@ def _enrolment(arguments: dict[str, Any]) -> tuple[str, str, str]:
             "characters"
         )
     return kind, name, reason
+
+
+def _store(arguments: dict[str, Any]) -> str | None:
+    name = arguments.get("store")
+    return None if name is None else str(name)
 
 
 def _reason(arguments: dict[str, Any]) -> str:

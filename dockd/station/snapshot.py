@@ -38,13 +38,17 @@ class BayStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """The store as the uplink last saw it."""
+    """One store as its uplink last saw it."""
 
-    name: str
+    name: str  # as the configuration calls it
+    store: str = ""  # its id
     state: str  # "unknown", "reachable", "unreachable", "untrusted"
     note: str = ""
-    waiting: int = 0  # acquisitions not yet confirmed
+    counts: bool = True  # whether its word counts towards erasing
+    waiting: int = 0  # acquisitions that it has not confirmed yet
     waiting_bytes: int = 0
+    given_up: int = 0  # those that it will not get: refused for good, or their sealed file is gone
+    standing_in: bool = False  # a fallback whose primary is out of reach
 
     @property
     def out_of_reach(self) -> bool:
@@ -62,13 +66,14 @@ class Snapshot:
     started_at: datetime
     at: datetime
     bays: tuple[BayStatus, ...]
-    store: StoreStatus
+    stores: tuple[StoreStatus, ...]
+    policy: str  # what has to confirm a clip, in words
     spool_files: int
     spool_bytes: int
     spool_free_bytes: int
     custody_size: int  # entries in the log
     custody_signed: int  # entries under the newest checkpoint
-    custody_witnessed: int  # entries under the newest checkpoint that the store cosigned
+    custody_witnessed: int  # entries under the newest checkpoint that a store cosigned
     config_note: str = ""  # why the changed configuration was not taken, if so
     alarms: tuple[str, ...] = ()  # what IT has to look at, a sentence each
     held: tuple[HeldClip, ...] = ()  # at most 100 of those that wait for a person
@@ -88,7 +93,7 @@ class HeldClip:
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
     """The stable JSON form: the fields under their names, paths percent-encoded, times RFC 3339."""
-    return {"type": "status", "v": 1, **_plain(dataclasses.asdict(snapshot))}
+    return {"type": "status", "v": 2, **_plain(dataclasses.asdict(snapshot))}
 
 
 def _plain(value: Any) -> Any:

@@ -18,9 +18,9 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, BayNumber, Clock, StationId, StoreId
 from dockd.stages.stay import in_spool
 from dockd.station.docking import Docking
-from dockd.station.snapshot import BayStatus, HeldClip, Snapshot
+from dockd.station.snapshot import BayStatus, HeldClip, Snapshot, StoreStatus
+from dockd.station.stores import Stores
 from dockd.station.trust import alarm_about_lost
-from dockd.station.uplink import Uplink
 
 _HELD_LIMIT = 100
 _NAMED = 8  # cameras in one sentence
@@ -60,7 +60,7 @@ class Sources:
     clock: Clock
     journal: Journal
     spool: Spool
-    uplink: Uplink
+    stores: Stores
     bays: Sequence[BayNumber]
     dockings: Mapping[str, Docking]
     alarms: Alarms
@@ -70,10 +70,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
     """The station at this instant. Cheap: no query but the count of those to send grows with the number of clips."""
     files, size, free = await _spool(sources)
     held = await _held(sources)
-    store = sources.uplink.status()
-    sources.alarms.set("lost", await sources.journal.read(lambda tx: alarm_about_lost(tx, StoreId(store.name))))
-    # Asked here: the uplink itself does not look while it leaves an absent store alone.
-    waiting, waiting_bytes = await sources.journal.read(lambda tx: tx.sendable())
+    stores = await _stores(sources)
     lost = await sources.journal.read(lambda tx: tx.spoiled(limit=_HELD_LIMIT))
     by_bay: dict[BayNumber, list[Docking]] = {bay: [] for bay in sources.bays}
     for docking in sources.dockings.values():
@@ -85,17 +82,48 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         started_at=sources.started_at,
         at=sources.clock.now(),
         bays=tuple([await _bay(sources, bay, by_bay[bay]) for bay in sorted(by_bay)]),
-        store=dataclasses.replace(store, waiting=waiting, waiting_bytes=waiting_bytes),
+        stores=stores,
+        policy=sources.stores.policy.sentence(),
         spool_files=files,
         spool_bytes=size,
         spool_free_bytes=free,
         custody_size=sources.journal.durable_size,
         custody_signed=sources.journal.signed_size,
-        custody_witnessed=sources.uplink.witnessed,
+        custody_witnessed=sources.stores.witnessed,
         config_note=sources.alarms.by_topic.get("configuration", ""),
-        alarms=tuple(dict.fromkeys((*sources.alarms.by_topic.values(), *sources.uplink.alarms, *_lost(lost)))),
+        alarms=tuple(dict.fromkeys((*sources.alarms.by_topic.values(), *sources.stores.alarms, *_lost(lost)))),
         held=held,
     )
+
+
+async def _stores(sources: Sources) -> tuple[StoreStatus, ...]:
+    """Each store, with what it lacks. Asked here: an uplink does not look while it leaves an absent store alone."""
+
+    def complete(tx: Tx, one: StoreStatus) -> StoreStatus:
+        waiting, waiting_bytes = tx.waiting(StoreId(one.store))
+        given_up = tx.given_up(StoreId(one.store))
+        return dataclasses.replace(one, waiting=waiting, waiting_bytes=waiting_bytes, given_up=given_up)
+
+    found = sources.stores.status()
+    stores, lost = await sources.journal.read(
+        lambda tx: (
+            tuple(complete(tx, one) for one in found),
+            {one.name: alarm_about_lost(tx, StoreId(one.store)) for one in found},
+        )
+    )
+    for name, sentence in lost.items():
+        sources.alarms.set(f"lost/{name}", f"{name}: {sentence}" if sentence and len(found) > 1 else sentence)
+    return stores
+
+
+def _waits_for(stores: Sequence[StoreStatus]) -> str:
+    """Why a docking waits, where it is for stores that are not to be had."""
+    out = [one for one in stores if one.counts and one.out_of_reach]
+    if not out:
+        return ""
+    if len(stores) == 1:
+        return f"waits for the store, which is {out[0].state}"
+    return "waits for " + ", ".join(f"{one.name}, which is {one.state}" for one in out)
 
 
 async def _spool(sources: Sources) -> tuple[int, int, int]:
@@ -124,17 +152,16 @@ async def _bay(sources: Sources, bay: BayNumber, dockings: list[Docking]) -> Bay
     counts, others, sending = await sources.journal.read(
         lambda tx: (tx.counts(docking), tx.count_noted(docking), tx.next_in(docking, State.UPLOADING, limit=_SENDING))
     )
-    under_way = sum(sources.uplink.progress(row.acquisition) for row in sending)
+    under_way = sum(sources.stores.progress(row.acquisition) for row in sending)
     total, acquired, stored = counts.of(), counts.of(*_SEALED), counts.of(*_CONFIRMED)
     bytes_acquired = min(total.size_bytes, acquired.size_bytes + shown.progress.acquiring_bytes())
     bytes_stored = min(total.size_bytes, stored.size_bytes + under_way)
     rate = shown.progress.rate_bytes_s(sources.clock.monotonic_s()) + sum(
-        sources.uplink.rate(row.acquisition) for row in sending
+        sources.stores.rate(row.acquisition) for row in sending
     )
     left = (total.size_bytes - bytes_acquired) + (total.size_bytes - bytes_stored)
-    store = sources.uplink.status()
-    if not note and state == DockingState.DELIVERING and stored.clips < acquired.clips and store.out_of_reach:
-        note = f"waits for the store, which is {store.state}"
+    if not note and state == DockingState.DELIVERING and stored.clips < acquired.clips:
+        note = _waits_for(sources.stores.status())
     return BayStatus(
         bay=bay,
         state=state,

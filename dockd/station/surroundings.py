@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dockd.core.policy import StorePolicy
-from dockd.model import AcquisitionId
-from dockd.stores.port import SigningStore
+from dockd.stages.sanitise import Asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a course needs of its station. The calls do not wait."""
 
-    store: SigningStore
-    policy: StorePolicy
+    asking: Asking
     recipients: int
     wake_uplink: Callable[[], None]
     witness: Callable[[], None]
     spool_short: Callable[[], None]
-    doubt: Callable[[AcquisitionId, str], None]  # the store does not hold what it signed for
-    alarms: Callable[[], tuple[str, ...]]  # while the store contradicts itself, nothing is erased
+    alarms: Callable[[], tuple[str, ...]]  # while a store that counts contradicts itself, nothing is erased

@@ -9,14 +9,12 @@ from datetime import timedelta
 
 import structlog
 
-from dockd.core.lifecycle import AcquisitionState
-from dockd.errors import SpoolFull, VerificationFailed
+from dockd.core.lifecycle import AcquisitionState, DeliveryState
+from dockd.errors import SpoolFull
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
-from dockd.model import Acquisition, Clock, StationId
-from dockd.stages.confirm import stored_receipt
+from dockd.model import Acquisition, Clock
 from dockd.stages.stay import in_spool
-from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
@@ -31,8 +29,6 @@ class Tidier:
 
     journal: Journal
     spool: Spool
-    store: SigningStore
-    station: StationId
     clock: Clock
     keep_after_receipt: Callable[[], timedelta]
 
@@ -44,7 +40,7 @@ class Tidier:
         """
         removed: list[str] = []
         try:
-            owned = {row.acquisition async for row in self._rows() if row.state != AcquisitionState.ERASED}
+            owned = {row.acquisition async for row in self._rows() if await self._is_needed(row)}
             removed = await in_spool(self.spool.sweep, owned.__contains__)
             for name in owned:
                 if not await in_spool(self.spool.has_manifest, name):
@@ -69,15 +65,30 @@ class Tidier:
                 _log.warning("spool_not_tidied", reason=str(error))
 
     async def tidy(self, *, short_of_room: bool) -> int:
-        """Discard what may go; returns how many clips."""
-        count = 0
-        async for row in self._rows():
-            if await self._may_go(row, short_of_room=short_of_room):
-                await in_spool(self.spool.discard, row.acquisition)
-                count += 1
+        """Discard what may go; returns how many clips.
+
+        What another store still lacks goes only where room is short and nothing else could go: enough stores have it.
+        """
+        count = await self._discard(short_of_room=short_of_room, lacked=False)
+        if short_of_room and not count:
+            count = await self._discard(short_of_room=True, lacked=True)
         if count:
             _log.info("spool_tidied", clips=count, short_of_room=short_of_room)
         return count
+
+    async def _discard(self, *, short_of_room: bool, lacked: bool) -> int:
+        count = 0
+        async for row in self._rows():
+            if await self._may_go(row, short_of_room=short_of_room, lacked=lacked):
+                await in_spool(self.spool.discard, row.acquisition)
+                count += 1
+        return count
+
+    async def _is_needed(self, row: Acquisition) -> bool:
+        return row.state != AcquisitionState.ERASED or await self._is_lacked(row)
+
+    async def _is_lacked(self, row: Acquisition) -> bool:
+        return await self.journal.read(lambda tx: bool(tx.lacking(row.acquisition)))
 
     async def _rows(self) -> AsyncIterator[Acquisition]:
         """What the spool holds sealed files of; those of no sealed acquisition are left out. A page at a time."""
@@ -89,22 +100,19 @@ class Tidier:
                 if row is not None and row.sealed is not None:
                     yield row
 
-    async def _may_go(self, row: Acquisition, *, short_of_room: bool) -> bool:
+    async def _may_go(self, row: Acquisition, *, short_of_room: bool, lacked: bool) -> bool:
         if row.state == AcquisitionState.SPOILED:  # damaged is better than nothing, until there is something
             return await self.journal.read(lambda tx: tx.replaced(row))
-        return row.state == AcquisitionState.ERASED or (
-            row.state in _CONFIRMED and (short_of_room or await self._kept_long_enough(row))
-        )
+        if row.state != AcquisitionState.ERASED and row.state not in _CONFIRMED:
+            return False
+        if not lacked and await self._is_lacked(row):
+            return False
+        return row.state == AcquisitionState.ERASED or short_of_room or await self._kept_long_enough(row)
 
     async def _kept_long_enough(self, row: Acquisition) -> bool:
-        try:
-            receipt = await stored_receipt(
-                row.acquisition, journal=self.journal, store=self.store, station=self.station
-            )
-        except VerificationFailed as error:
-            _log.error("kept_receipt_broken", acquisition=row.acquisition, reason=str(error))
-            return False
-        return self.clock.now() - receipt.at >= self.keep_after_receipt()
+        deliveries = await self.journal.read(lambda tx: tx.deliveries(row.acquisition))
+        confirmed = [one.changed_at for one in deliveries if one.state is DeliveryState.CONFIRMED]
+        return bool(confirmed) and self.clock.now() - max(confirmed) >= self.keep_after_receipt()
 
     async def _set_later(self, short: asyncio.Event) -> None:
         await self.clock.sleep(EVERY_S)

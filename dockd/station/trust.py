@@ -11,24 +11,32 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
-from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingState
-from dockd.errors import IllegalTransition, JournalError, StoreError, StoreForgot, StoreUntrusted
+from dockd.core.lifecycle import AcquisitionState, DeliveryEvent, DeliveryState, DockingState
+from dockd.core.policy import StorePolicy
+from dockd.errors import (
+    IllegalTransition,
+    JournalError,
+    StoreError,
+    StoreForgot,
+    StoreUntrusted,
+    VerificationFailed,
+)
 from dockd.keep.journal import Journal
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
-from dockd.stages.confirm import holding
+from dockd.model import Acquisition, AcquisitionId, Clock, SignedBytes, StoreId
+from dockd.stages.confirming import Confirming
 from dockd.stages.witness import forget_witnessed
-from dockd.stores.port import SigningStore
+from dockd.station.waiting import pause
 
 _log = structlog.get_logger()
 
 ASK_AGAIN_S = 60.0
 CHECKPOINT = "checkpoint"  # the topic of what speaks against the store's word about the custody log
 _NAMED = 3  # in a sentence
-_ERASABLE = (AcquisitionState.STORED, AcquisitionState.WARRANTED)
 _PUSHED_AGAIN, _LOST, _OTHER = "pushed_again", "lost", "other"
 
 
@@ -41,10 +49,9 @@ class Trust:
     """
 
     journal: Journal
-    store: SigningStore
-    station: StationId
+    confirmer: Confirming
+    policy: StorePolicy
     clock: Clock
-    random: Entropy
     on_changed: Callable[[Acquisition], None]
     on_settled: Callable[[], None]
     _doubts: dict[str, str] = field(default_factory=dict)  # sentences, by acquisition or another topic
@@ -53,8 +60,13 @@ class Trust:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def of(self) -> StoreId:
+        """The store that it is about."""
+        return self.confirmer.of
+
+    @property
     def alarms(self) -> tuple[str, ...]:
-        """What contradicts itself: nothing may be erased while there is any."""
+        """What contradicts itself: where the store counts, nothing may be erased while there is any."""
         return tuple(self._doubts.values())
 
     def doubt(self, topic: str, sentence: str) -> None:
@@ -85,14 +97,14 @@ class Trust:
             if done and not self._broken:
                 await self._woken.wait()
             else:
-                await self._wait_a_minute()
+                await pause(self.clock, ASK_AGAIN_S, self._woken)
 
     async def _record_doubts(self) -> None:
         """A custody entry for each sentence, once for as long as it stands."""
         standing = set(self._doubts.values())
         self._recorded.intersection_update(standing)
         for sentence in standing - self._recorded:
-            details = {"store": self.store.store, "reason": sentence}
+            details = {"store": self.of, "reason": sentence}
             await self.journal.write(lambda tx, details=details: tx.record("store.distrusted", details=details))  # type: ignore[misc]
             self._recorded.add(sentence)
 
@@ -100,11 +112,11 @@ class Trust:
         for name in sorted(self._broken):
             row = await self.journal.read(lambda tx, name=name: tx.acquisition(name))  # type: ignore[misc]
             try:
-                if row is not None and row.state in _ERASABLE:
-                    await self._holding(name)
+                if await self._is_confirmed(name):
+                    await self.confirmer.ask_again(name)
             except JournalError:
                 raise
-            except StoreUntrusted as error:
+            except (StoreUntrusted, VerificationFailed) as error:
                 self._doubts[_about_holding(name)] = str(error)
                 continue
             except StoreError as error:
@@ -121,42 +133,75 @@ class Trust:
         The newest receipts are withdrawn, as far as the store does not hold what they were for: it will give these
         numbers again. An older clip that it lacks is pushed again under its receipt, which stays in its place.
         """
-        if not await self.journal.read(lambda tx: tx.get(_accepted(self.store.store))):
+        if not await self.journal.read(lambda tx: tx.get(_accepted(self.of))):
             return True
+        last_seq = 0  # of the receipt that the next one follows
         try:
-            while (newest := await self.journal.read(lambda tx: tx.last_receipt(self.store.store))) is not None:
+            while (newest := await self.journal.read(lambda tx: tx.last_receipt(self.of))) is not None:
                 name = newest[1]
                 try:
-                    await self._holding(name)
+                    await self.confirmer.ask_again(name)
+                    last_seq = await self.journal.read(lambda tx, name=name: tx.receipt_seq(name, self.of))  # type: ignore[misc]
                     break  # whatever came before it, the store had when it was backed up
                 except StoreForgot as error:
                     row = await self.journal.write(lambda tx, name=name, why=str(error): self._withdraw(tx, name, why))  # type: ignore[misc]
                     self.on_changed(row)
             for name in sorted(self._broken):
                 try:
-                    await self._holding(name)
+                    if await self._is_confirmed(name):  # else it was withdrawn above
+                        await self.confirmer.ask_again(name)
                 except StoreForgot as error:
                     self.on_changed(
                         await self.journal.write(lambda tx, name=name, why=str(error): self._push_again(tx, name, why))  # type: ignore[misc]
                     )
-        except (StoreError, IllegalTransition) as error:
+        except (StoreError, VerificationFailed, IllegalTransition) as error:
             _log.warning("rollback_not_carried_out", reason=str(error))
             return False
-        await self.journal.write(self._conclude)
-        _log.error("store_rolled_back", store=self.store.store)
+        await self.journal.write(lambda tx: self._conclude(tx, last_seq))
+        _log.error("store_rolled_back", store=self.of)
         for topic in self._doubts.keys() - {CHECKPOINT}:  # that one ends when the store cosigns again
             self._doubts.pop(topic)
         self._broken.clear()
         self.on_settled()
         return True
 
+    async def _is_confirmed(self, name: AcquisitionId) -> bool:
+        delivery = await self.journal.read(lambda tx: tx.delivery(name, self.of))
+        return delivery is not None and delivery.state is DeliveryState.CONFIRMED
+
     def _push_again(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
-        row = self._row(tx, name)
-        if row.state not in _ERASABLE:
-            return row
-        self._count(tx, _PUSHED_AGAIN)
-        details = {"store": self.store.store, "reason": why}
-        return tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
+        return self._retract(tx, self._row(tx, name), {"reason": why})
+
+    def _retract(self, tx: Tx, before: Acquisition, details: dict[str, Any]) -> Acquisition:
+        """The store does not hold it any more: push it again, if that can be; else it is one copy less, or lost."""
+        name, delivery = before.acquisition, tx.delivery(before.acquisition, self.of)
+        erased = before.state == AcquisitionState.ERASED
+        if delivery is None or delivery.state is not DeliveryState.CONFIRMED:
+            if "receipt_seq" in details:
+                tx.record_about(before, "store.receipt_withdrawn", {"store": self.of} | details)
+                self._count(tx, _OTHER)
+            return before
+        _, row = tx.deliver(
+            name,
+            self.of,
+            DeliveryEvent.RETRACTED,
+            self.policy,
+            details=details,
+            upload_url=None,
+            objects=None,
+            confirmation=None,
+            confirmation_digest=None,
+        )
+        left = {one.store for one in tx.deliveries(name) if one.state is DeliveryState.CONFIRMED}
+        if not erased:
+            self._count(tx, _PUSHED_AGAIN)
+        elif self.policy.satisfied(left):
+            self._count(tx, _OTHER)  # the others still have it
+        else:
+            tx.record_about(before, "acquisition.lost", {"store": self.of} | details)
+            tx.put(_lost(self.of) + name, str(details.get("receipt_seq", 0)))
+            self._count(tx, _LOST)
+        return row
 
     def _row(self, tx: Tx, name: AcquisitionId) -> Acquisition:
         """Raises IllegalTransition while the clip is being erased, which is over soon."""
@@ -169,53 +214,22 @@ class Trust:
         return row
 
     def _count(self, tx: Tx, kind: str) -> None:
-        counted = json.loads(tx.get(_accepted(self.store.store)) or "{}")
-        tx.put(_accepted(self.store.store), json.dumps(counted | {kind: counted.get(kind, 0) + 1}))
+        counted = json.loads(tx.get(_accepted(self.of)) or "{}")
+        tx.put(_accepted(self.of), json.dumps(counted | {kind: counted.get(kind, 0) + 1}))
 
     def _withdraw(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
         """One receipt that the store does not stand by any more; the log keeps it as evidence."""
-        store, row = self.store.store, self._row(tx, name)
-        receipt_seq, signed = tx.withdraw_receipt(name, store)
-        details = {"store": store, "reason": why, "receipt_seq": receipt_seq, **_evidence(signed)}
-        if row.state in _ERASABLE:
-            row = tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
-            kind = _PUSHED_AGAIN
-        else:
-            erased = row.state == AcquisitionState.ERASED
-            kind = _LOST if erased else _OTHER
-            tx.record(
-                "acquisition.lost" if erased else "store.receipt_withdrawn",
-                bay=row.bay,
-                docking=row.docking,
-                acquisition=name,
-                camera=row.camera.serial,
-                details=details,
-            )
-            if erased:
-                tx.put(_lost(store) + name, str(receipt_seq))
-        self._count(tx, kind)
-        return row
+        row = self._row(tx, name)
+        receipt_seq, signed = tx.withdraw_receipt(name, self.of)
+        return self._retract(tx, row, {"reason": why, "receipt_seq": receipt_seq, **_evidence(signed)})
 
-    def _conclude(self, tx: Tx) -> None:
-        counted = json.loads(tx.get(_accepted(self.store.store)) or "{}")
-        last = tx.last_receipt_digest(self.store.store)
-        details = {"store": self.store.store, "last_receipt_seq": last[0] if last else 0}
+    def _conclude(self, tx: Tx, last_seq: int) -> None:
+        counted = json.loads(tx.get(_accepted(self.of)) or "{}")
+        details = {"store": self.of, "last_receipt_seq": last_seq}
         details |= {kind: counted.get(kind, 0) for kind in (_PUSHED_AGAIN, _LOST)}
         tx.record("store.rolled_back", details=details)
-        tx.put(_accepted(self.store.store), "")
-        forget_witnessed(tx)
-
-    async def _holding(self, name: AcquisitionId) -> None:
-        await holding(name, journal=self.journal, store=self.store, station=self.station, random=self.random)
-
-    async def _wait_a_minute(self) -> None:
-        waits = [asyncio.ensure_future(self.clock.sleep(ASK_AGAIN_S)), asyncio.ensure_future(self._woken.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        tx.put(_accepted(self.of), "")
+        forget_witnessed(tx, self.of)
 
 
 def accept_rollback(tx: Tx, store: StoreId, *, operator: str, reason: str) -> None:

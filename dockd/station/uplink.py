@@ -1,4 +1,4 @@
-"""The uplink: owns spooled acquisitions until the store confirmed them. Order, slots, back-off, the store's breaker.
+"""The uplink to one store: owns deliveries until they are confirmed. Order, slots, back-off, the store's breaker.
 
 The journal says what is to be sent and in which order; nothing is queued here. A worker outlives every error of one
 acquisition; only a journal that failed, or an error that is none of ours, ends the uplink, loudly.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import structlog
 
 from dockd.core.backoff import Backoff, Circuit, Pause
-from dockd.core.lifecycle import AcquisitionEvent
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent
 from dockd.errors import (
     Disposition,
     DockdError,
@@ -23,25 +22,23 @@ from dockd.errors import (
     SpoolSpoiled,
     StoreBusy,
     StoreError,
+    StoreUnproven,
     StoreUnreachable,
     StoreUntrusted,
 )
-from dockd.keep.journal import Journal
-from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, StationId
-from dockd.stages.confirm import Confirmer
+from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.upload import PatchSize, Pusher, Track
-from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
+from dockd.station.outlet import Outlet, Parts
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
-from dockd.station.trust import CHECKPOINT, Trust
-from dockd.stores.port import SigningStore
+from dockd.station.trust import Trust
+from dockd.station.waiting import pause
+from dockd.station.witnessing import Witnessing
 
 _log = structlog.get_logger()
 
-WITNESS_EVERY_S = 3600.0
-UNACCEPTED_EVERY_S = 60.0
+_NEEDED = (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING)
 _PHASE, _ALL = "upload", AcquisitionId("")  # the rate is that of all uploads together
 
 
@@ -60,71 +57,63 @@ class _Attempts:
 class Uplink:
     """Sends to one store. `run` once; everything else may be called at any time from the same event loop.
 
-    `on_changed` hears of every row that the uplink changed. It is called from the workers and must not block.
+    `on_reach` hears when the store goes out of reach and when it is back. It must not block.
     """
 
     def __init__(
         self,
+        outlet: Outlet,
+        parts: Parts,
         *,
-        journal: Journal,
-        spool: Spool,
-        store: SigningStore,
-        station: StationId,
-        clock: Clock,
-        random: Entropy,
-        slots: int,
-        patch_bytes: int,
-        on_changed: Callable[[Acquisition], None],
-        min_retention: timedelta = timedelta(0),
+        main_witness: bool = True,
+        on_reach: Callable[[], None] = lambda: None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._journal = journal
-        self._store = store
-        self._clock = clock
-        self._random = random
-        self._slots = slots
-        self._on_changed = on_changed
+        self.outlet = outlet
+        self._journal, self._clock, self._random = parts.journal, parts.clock, parts.random
+        self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
         self._backoff = backoff or Backoff()
-        confirmer = Confirmer(
-            journal=journal,
-            spool=spool,
-            store=store,
-            station=station,
-            random=random,
-            on_changed=on_changed,
-            min_retention=min_retention,
-        )
+        self.confirmer = outlet.confirmer(parts)
         self._pusher = Pusher(
-            journal=journal,
-            spool=spool,
-            store=store,
-            confirmer=confirmer,
-            patch=PatchSize(patch_bytes),
+            journal=parts.journal,
+            spool=parts.spool,
+            store=outlet.port,
+            confirmer=self.confirmer,
+            policy=parts.policy,
+            patch=PatchSize(outlet.patch_bytes),
             on_progress=self._note_progress,
             on_answer=self._answered,
-            on_changed=on_changed,
+            on_changed=parts.on_changed,
         )
         self._attempts: dict[AcquisitionId, _Attempts] = {}  # of those active, waiting or held; others are forgotten
         self._active: set[AcquisitionId] = set()
         self._picking = asyncio.Lock()
         self._changed = asyncio.Event()  # look again: new work, or a wait that was cut short
-        self._witness_wanted = asyncio.Event()
         self._circuit = Circuit()
-        self._witnessing = Pause()
         self._seen = False  # the store answered in this life
         self._note = ""
         self.trust = Trust(
-            journal=journal,
-            store=store,
-            station=station,
-            clock=clock,
-            random=random,
-            on_changed=on_changed,
+            journal=parts.journal,
+            confirmer=self.confirmer,
+            policy=parts.policy,
+            clock=parts.clock,
+            on_changed=parts.on_changed,
             on_settled=self._settled,
         )
+        self._witnessing = outlet.signing and Witnessing(
+            journal=parts.journal,
+            store=outlet.signing,
+            main=main_witness,
+            trust=self.trust,
+            clock=parts.clock,
+            random=parts.random,
+            backoff=self._backoff,
+            on_answer=self._answered,
+            on_failure=self._store_failed,
+        )
         self._waiting = (0, 0)
-        self._witnessed = 0
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
+        self._out_since_s: float | None = None  # monotonic: since when only probes are let through
         self._rate = Progress()
         self._moved_bytes = 0  # in this life, for the rate
 
@@ -135,18 +124,39 @@ class Uplink:
 
         Raises JournalError where the journal failed, and whatever is no DockdError.
         """
-        self._witnessed = await witnessed_size(self._journal)
+        configured = self._policy.store(self.store)
+        if configured is not None and configured.fallback_for is None:
+            await self._journal.write(lambda tx: tx.add_outlet(self.store))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._witness_regularly(), name="witness")
+            if self._witnessing:
+                group.create_task(self._witnessing.run(), name=f"witness-{self.store}")
             group.create_task(self.trust.run(), name="trust")
-            for slot in range(self._slots):
-                group.create_task(self._work(), name=f"uplink-{slot}")
+            for slot in range(self.outlet.slots):
+                group.create_task(self._work(), name=f"uplink-{self.store}-{slot}")
 
     async def begin(self) -> None:
         """Before anything else runs: learn what forbids erasing."""
-        why = await unaccepted(self._journal)
-        if why:
-            self.trust.doubt(CHECKPOINT, why)
+        if self._witnessing:
+            await self._witnessing.begin()
+
+    async def show_last(self) -> None:
+        """Show the store the log a last time, where it signs. Raises what it answered, OSError."""
+        if self._witnessing:
+            await self._witnessing.show_last()
+
+    @property
+    def store(self) -> StoreId:
+        """The store's id."""
+        return self.outlet.store
+
+    def out_for_s(self) -> float:
+        """For how many seconds the store has been out of reach; 0 where it is not."""
+        return 0.0 if self._out_since_s is None else max(0.0, self._clock.monotonic_s() - self._out_since_s)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether only probes are let through."""
+        return self._out_since_s is not None
 
     def nudge(self) -> None:
         """Something changed: there may be work, or the store may be back. Waits are cut short, except bidden ones."""
@@ -157,9 +167,10 @@ class Uplink:
 
     def witness_soon(self) -> None:
         """Show the newest checkpoint to the store as soon as it can be."""
-        self._witness_wanted.set()
+        if self._witnessing:
+            self._witnessing.soon()
 
-    def status(self) -> StoreStatus:
+    def status(self, *, standing_in: bool = False) -> StoreStatus:
         """The store as it was last seen."""
         if self.trust.alarms:
             state, note = "untrusted", self.trust.alarms[0]
@@ -168,7 +179,16 @@ class Uplink:
         else:
             state, note = ("reachable" if self._seen else "unknown"), self._note
         count, size_bytes = self._waiting
-        return StoreStatus(name=str(self._store.store), state=state, note=note, waiting=count, waiting_bytes=size_bytes)
+        return StoreStatus(
+            name=self._policy.name(self.store),
+            store=self.store,
+            state=state,
+            note=note,
+            counts=self._policy.counts(self.store),
+            waiting=count,
+            waiting_bytes=size_bytes,
+            standing_in=standing_in,
+        )
 
     def progress(self, acquisition: AcquisitionId) -> int:
         """Bytes of an acquisition sent so far, as far as this life of the program knows; 0 once it is stored."""
@@ -186,7 +206,7 @@ class Uplink:
     @property
     def witnessed(self) -> int:
         """Custody entries under the newest checkpoint that the store cosigned."""
-        return self._witnessed
+        return self._witnessing.size if self._witnessing else 0
 
     @property
     def alarms(self) -> tuple[str, ...]:
@@ -221,7 +241,7 @@ class Uplink:
                         self._circuit = self._circuit.entered()
                         attempts.probe = self._circuit.probing
                         return row
-                await self._pause(left_s, self._changed)
+                await pause(self._clock, left_s, self._changed)
 
     async def _pick(self) -> tuple[Acquisition | None, float | None]:
         """The first candidate that is neither active nor waiting; else how long until one is due, None for unknown."""
@@ -230,7 +250,7 @@ class Uplink:
         passed_over = self._active | {one for one, left_s in waits.items() if left_s > 0}
 
         def ask(tx: Tx) -> tuple[list[Acquisition], tuple[int, int]]:
-            return tx.uplink_candidates(len(passed_over) + 1), tx.sendable()
+            return tx.uplink_candidates(self.store, len(passed_over) + 1), tx.waiting(self.store)
 
         candidates, self._waiting = await self._journal.read(ask)
         for row in candidates:
@@ -261,14 +281,19 @@ class Uplink:
             self._hold(attempts)
         except SpoolSpoiled as error:
             log.error("spool_file_spoiled", reason=str(error))  # noqa: TRY400  as above
-            await self._give_up(row, AcquisitionEvent.SPOILED, str(error))
+            await self._give_up(row, DeliveryEvent.UNSENDABLE, str(error))
+        except StoreUnproven as error:
+            log.warning("delivery_unproven", reason=str(error))
+            self._answered()
+            self._note = str(error)
+            self._hold(attempts)
         except DockdError as error:
             if error.disposition is Disposition.RETRY:
                 log.warning("upload_deferred", reason=str(error), error=type(error).__name__)
                 self._defer(attempts, error)
             else:
                 log.error("upload_refused", reason=str(error))  # noqa: TRY400  as above
-                await self._give_up(row, AcquisitionEvent.QUARANTINED, str(error))
+                await self._give_up(row, DeliveryEvent.REFUSED, str(error))
         else:
             self._answered()
             self._forget(row.acquisition)
@@ -289,22 +314,22 @@ class Uplink:
         now_s, cap_s = self._clock.monotonic_s(), self._backoff.cap_s
         attempts.pause = attempts.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=cap_s)
 
-    async def _give_up(self, row: Acquisition, event: AcquisitionEvent, reason: str) -> None:
-        """Take one acquisition out of the way; the rest goes on."""
+    async def _give_up(self, row: Acquisition, event: DeliveryEvent, reason: str) -> None:
+        """Take one delivery out of the way; the rest goes on."""
         try:
-            changed = await self._journal.write(
-                lambda tx: tx.advance(
-                    row.acquisition,
-                    event,
-                    details={"reason": reason},
-                    quarantine_reason=reason,
-                )
-            )
+            changed = await self._journal.write(lambda tx: self._given_up(tx, row.acquisition, event, reason))
         except IllegalTransition as error:
             _log.info("upload_overtaken", acquisition=row.acquisition, reason=str(error))
             return
         self._forget(row.acquisition)
         self._on_changed(changed)
+
+    def _given_up(self, tx: Tx, name: AcquisitionId, event: DeliveryEvent, reason: str) -> Acquisition:
+        """A sealed file that is gone while too few stores have the clip: then the clip itself is read anew."""
+        row, details = tx.acquisition(name), {"reason": reason}
+        if event is DeliveryEvent.UNSENDABLE and row is not None and row.state in _NEEDED:
+            return tx.advance(name, AcquisitionEvent.SPOILED, details=details, quarantine_reason=reason)
+        return tx.deliver(name, self.store, event, self._policy, details=details, reason=reason)[1]
 
     def _forget(self, acquisition: AcquisitionId) -> None:
         self._attempts.pop(acquisition, None)
@@ -322,12 +347,13 @@ class Uplink:
     def _answered(self) -> None:
         """The store is there: the breaker closes, and those whom only its absence held up are let go."""
         was_open, self._circuit = self._circuit.open, self._circuit.after_success()
-        self._seen, self._absent, self._note = True, False, ""
+        self._seen, self._absent, self._note, self._out_since_s = True, False, "", None
         if was_open:
-            _log.info("store_back", store=self._store.store)
+            _log.info("store_back", store=self.store)
+            self._on_reach()
             self.nudge()
-            if self._witnessing.failures:
-                self._witness_wanted.set()
+            if self._witnessing:
+                self._witnessing.store_back()
 
     def _store_failed(self, error: StoreError, *, probe: bool = False, retry_after_s: float | None = None) -> None:
         was_open = self._circuit.open
@@ -336,7 +362,9 @@ class Uplink:
         )
         self._absent, self._note = isinstance(error, StoreUnreachable), str(error)
         if self._circuit.open and not was_open:
-            _log.warning("store_held_off", store=self._store.store, reason=str(error))
+            _log.warning("store_held_off", store=self.store, reason=str(error))
+            self._out_since_s = self._clock.monotonic_s()
+            self._on_reach()
 
     def _note_progress(self, acquisition: AcquisitionId, track: Track) -> None:
         attempts = self._attempts[acquisition]
@@ -347,52 +375,3 @@ class Uplink:
             self._rate.report(_ALL, _PHASE, self._moved_bytes, now_s)
             attempts.rate.report(acquisition, _PHASE, attempts.moved_bytes, now_s)
         attempts.counted_bytes = track.sent_bytes
-
-    # --- the witness
-
-    async def _witness_regularly(self) -> None:
-        """Show the checkpoint at the start, on request and hourly; one that failed is shown again after a wait."""
-        while True:
-            delay_s = await self._witness()
-            await self._pause(delay_s, self._witness_wanted)
-            self._witness_wanted.clear()
-
-    async def _witness(self) -> float:
-        """Try once; returns the seconds until the next time."""
-        before = self._witnessed
-        try:
-            self._witnessed = await show_checkpoint(self._journal, self._store)
-        except JournalError:
-            raise
-        except StoreUntrusted as error:
-            _log.error("store_untrusted", reason=str(error))
-            self.trust.doubt(CHECKPOINT, str(error))
-            if await unaccepted(self._journal):  # a person is about to accept the log: nothing was shown
-                return UNACCEPTED_EVERY_S
-            # The store keeps every contradiction that it is shown as evidence: once an hour is enough.
-            return WITNESS_EVERY_S
-        except (DockdError, OSError) as error:  # a full disk too: the log is as good without
-            _log.warning("witness_deferred", reason=str(error))
-            if isinstance(error, StoreError):
-                self._store_failed(error)
-            now_s = self._clock.monotonic_s()
-            self._witnessing = self._witnessing.after_failure(now_s, self._random, self._backoff)
-            return self._witnessing.left_s(now_s)
-        self.trust.believe(CHECKPOINT)
-        self._witnessing = Pause()
-        if self._witnessed != before:  # else there was nothing to show, and the store was not asked
-            self._answered()
-        return WITNESS_EVERY_S
-
-    async def _pause(self, delay_s: float | None, until: asyncio.Event) -> None:
-        """Wait for the event, at most `delay_s` where that is known. Cancellation ends it at once."""
-        if delay_s is None:
-            await until.wait()
-            return
-        waits = [asyncio.ensure_future(self._clock.sleep(delay_s)), asyncio.ensure_future(until.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)

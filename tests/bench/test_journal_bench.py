@@ -42,7 +42,7 @@ async def test_ten_thousand_clips(kit, capsys):
         )
     brought = time.perf_counter() - start
     picks = {
-        "uplink_candidates(3)": lambda tx: tx.uplink_candidates(3),
+        "uplink_candidates(3)": lambda tx: tx.uplink_candidates(kit.store, 3),
         "next_in": lambda tx: tx.next_in(kit.docking(), AcquisitionState.FOUND),
         "next_to_reread": lambda tx: tx.next_to_reread(kit.docking()),
         "counts": lambda tx: tx.counts(kit.docking()),

@@ -48,7 +48,9 @@ def ended(trial, program: subprocess.Popen, code: int) -> str:
 
 
 def wait_reachable(trial) -> None:
-    trial.wait("the store was reached", lambda: (trial.status() or {"store": {}})["store"].get("state") == "reachable")
+    trial.wait(
+        "the store was reached", lambda: (trial.status() or {"stores": [{}]})["stores"][0].get("state") == "reachable"
+    )
 
 
 def acquiring(trial) -> bool:
@@ -65,14 +67,14 @@ def test_p01_a_receiver_that_starts_late_and_goes_away_is_waited_for(trial, mp4)
     bay = trial.wait("the bay says why it waits", lambda: (bay := trial.bay(1)) and bay["note"] and bay)
     status = trial.status()
     assert (bay["state"], bay["note"]) == ("delivering", "waits for the store, which is unreachable")
-    assert (status["store"]["state"], status["store"]["waiting"]) == ("unreachable", 2)
-    assert "cannot be reached" in status["store"]["note"]
+    assert (status["stores"][0]["state"], status["stores"][0]["waiting"]) == ("unreachable", 2)
+    assert "cannot be reached" in status["stores"][0]["note"]
     assert status["held"] == [], "no person has to decide"
     assert on_camera(docked) == ["A.mp4", "B.mp4"]
     trial.start("receiver")
     status = trial.wait_settled(1)
     assert (status["bays"][0]["state"], status["bays"][0]["note"]) == ("ready", "")
-    assert status["store"]["note"] == ""
+    assert status["stores"][0]["note"] == ""
     assert on_camera(docked) == []
 
 
@@ -156,7 +158,10 @@ def test_a_changed_configuration_is_taken_over_or_refused_and_told(trial, mp4):
     for text, words in [
         (good + "\n[[[", "is no TOML"),
         (good + "\n[acquire]\nfoo = 1\n", "acquire.foo: found an unknown key"),
-        (good.replace("min_retention_days = 31", "min_retention_days = 30"), "store.min_retention_days changed"),
+        (
+            good.replace("min_retention_days = 31", "min_retention_days = 30"),
+            "store.archive.min_retention_days changed",
+        ),
     ]:
         config.write_text(text)
         trial.wait(words, lambda words=words: words in alarms())
@@ -232,7 +237,7 @@ def test_p01_a_station_that_is_not_enrolled_waits_says_so_and_goes_on(trial, mp4
     trial.start("station")
     trial.wait("the station answers", trial.status)
     docked = trial.dock(trial.camera("CAM1", {"A.mp4": mp4(MIB, 1)}), 1)
-    trial.wait("status says why", lambda: "is not enrolled here" in trial.status()["store"]["note"])
+    trial.wait("status says why", lambda: "is not enrolled here" in trial.status()["stores"][0]["note"])
     trial.wait("the clip waits", lambda: trial.bay(1)["clips_acquired"] == 1)
     assert on_camera(docked) == ["A.mp4"]
     trial.command("receiver", "enrol", str(away), "--config", str(trial.directory / "receiver.toml"))
@@ -255,8 +260,8 @@ def test_p01_a_store_that_is_another_is_an_alarm_and_nothing_is_erased(trial, tr
     status = trial.wait(
         "the alarm", lambda: (now := trial.status()) and now["bays"][0]["clips_acquired"] and now["alarms"] and now
     )
-    assert status["store"]["state"] == "untrusted"
-    assert words in status["store"]["note"]
+    assert status["stores"][0]["state"] == "untrusted"
+    assert words in status["stores"][0]["note"]
     assert sum(words in alarm for alarm in status["alarms"]) == 1
     assert status["bays"][0]["clips_stored"] == 0
     assert on_camera(docked) == ["A.mp4"]

@@ -96,9 +96,9 @@ def carry_little(trial) -> None:
     """Small requests, so that a kill finds uploads of which a part was acknowledged."""
     config = trial.directory / "dockd.toml"
     text = config.read_text()
-    assert "[store]\n" in text
+    assert "[store.archive]\n" in text
     assert "patch_mib" not in text
-    config.write_text(text.replace("[store]\n", "[store]\npatch_mib = 1\n"))
+    config.write_text(text.replace("[store.archive]\n", "[store.archive]\npatch_mib = 1\n"))
 
 
 def check_uploads_went_on(trial) -> None:

@@ -1,6 +1,7 @@
 """A station without cameras: a real journal and spool, clips as if just sealed, and a store in memory."""
 
 import asyncio
+import dataclasses
 import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from dockd.core.backoff import Backoff
 from dockd.core.keyfiles import StationPublic
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
 from dockd.core.manifest import Manifest, encode
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import (
@@ -29,6 +31,7 @@ from dockd.model import (
     Verdict,
     VerdictStatus,
 )
+from dockd.station.outlet import Outlet, Parts
 from dockd.station.uplink import Uplink
 from dockd.stores.memory import MemoryStore
 
@@ -165,19 +168,26 @@ class Bench:
         return await self.journal.write(change)
 
     def uplink(self, **changes):
-        wanted = {
-            "journal": self.journal,
-            "spool": self.spool,
-            "store": self.store,
-            "station": self.station,
-            "clock": self.clock,
-            "random": lambda count: b"\x80" * count,
-            "slots": 3,
-            "patch_bytes": 1 << 20,
-            "on_changed": self.changed.put_nowait,
-            "backoff": Backoff(),
-        }
-        return Uplink(**(wanted | changes))
+        outlet = {"signing": changes.pop("store", self.store), "slots": 3, "patch_bytes": 1 << 20}
+        parts = self.parts(self.policy(changes.pop("min_retention", timedelta(0))))
+        if "random" in changes:
+            parts = dataclasses.replace(parts, random=changes.pop("random"))
+        return Uplink(Outlet(**(outlet | changes)), parts, backoff=Backoff())
+
+    def policy(self, min_retention=timedelta(0)):
+        """The one store."""
+        return StorePolicy([PolicyStore(store=self.store.store, name="archive", min_retention=min_retention)])
+
+    def parts(self, policy):
+        return Parts(
+            journal=self.journal,
+            spool=self.spool,
+            station=self.station,
+            policy=policy,
+            clock=self.clock,
+            random=lambda count: b"\x80" * count,
+            on_changed=self.changed.put_nowait,
+        )
 
     async def until(self, acquisition, state):
         """Wait for a row's state, as the uplink tells of it."""

@@ -188,7 +188,7 @@ async def test_p02_a_challenge_that_the_network_cut_short_is_asked_again(bench):
         await bench.until(row.acquisition, "stored")
         assert uplink.alarms == ()
     assert len(bench.store._receipts) == 1
-    entry = canonical.decode((await bench.journal.read(lambda tx: tx.lines(0, 100)))[-1], type_="custody")
+    (entry,) = [entry for entry in await _entries(bench) if entry["event"] == "delivery.confirmed"]
     assert entry["details"]["compared_bytes"] == 262_144
 
 
@@ -371,12 +371,13 @@ async def test_p01_a_store_that_was_rolled_back_gets_again_what_is_still_there(b
     entries = await _entries(bench)
     events = [entry["event"] for entry in entries]
     assert events.count("acquisition.retracted") == 2
+    assert events.count("delivery.retracted") == 3
     assert events.index("store.distrusted") < events.index("store.rollback_accepted") < events.index("acquisition.lost")
     (concluded,) = (entry["details"] for entry in entries if entry["event"] == "store.rolled_back")
     assert (concluded["last_receipt_seq"], concluded["pushed_again"], concluded["lost"]) == (1, 2, 1)
     # What the store had signed is kept, whole: it proves what it once held.
     for entry in entries:
-        if entry["event"] in ("acquisition.lost", "acquisition.retracted"):
+        if entry["event"] in ("acquisition.lost", "delivery.retracted"):
             signed = entry["details"]
             sshsig.verify(liar.key, sshsig.RECEIPT, signed["receipt"].encode(), signed["signature"])
     assert sorted(liar.kept) == sorted(row.acquisition for row in (early, one, other, newest))

@@ -227,7 +227,7 @@ async def test_p09_a_refused_clip_is_quarantined_and_the_rest_goes_on(bench):
         assert not task.done()
     row = await bench.row(rows[0].acquisition)
     assert "recipient" in row.quarantine_reason
-    await bench.journal.write(lambda tx: tx.advance(row.acquisition, AcquisitionEvent.PUSH_AGAIN))
+    await bench.journal.write(lambda tx: tx.try_again(row.acquisition, bench.policy(), {"operator": "pat"}))
     async with running(bench.uplink()):
         await bench.until(row.acquisition, "stored")
 

@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dockd.core import merkle
-from dockd.core.lifecycle import ACQUISITION, AcquisitionEvent, AcquisitionState
+from dockd.core.delivery import next_event
+from dockd.core.lifecycle import (
+    ACQUISITION,
+    DELIVERY,
+    AcquisitionEvent,
+    AcquisitionState,
+    DeliveryEvent,
+    DeliveryState,
+)
 from dockd.errors import IllegalTransition
 from dockd.keep.records import Tally
 from dockd.model import Category, VerdictStatus
 
 Kit = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "keep" / "conftest.py"))["Kit"]
-E, S = AcquisitionEvent, AcquisitionState
+E, S, V = AcquisitionEvent, AcquisitionState, DeliveryState
+SENT = {S.SPOOLED, S.UPLOADING, S.STORED, S.WARRANTED, S.ERASED}
+OPEN = {V.WAITING, V.REGISTERED, V.FINISHED}
 DOCKINGS = (1, 2)
 
 
@@ -35,6 +45,7 @@ class JournalModel(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.kit = Kit(Path(self.stack.enter_context(tempfile.TemporaryDirectory())))
         self.rows = {}
+        self.deliveries = {}
         self.entries = 0
         self.journal = self.run(self.kit.open())
         for number in DOCKINGS:
@@ -98,6 +109,32 @@ class JournalModel(RuleBasedStateMachine):
             assert after == self.kit.replace(row, state=ACQUISITION[S(row.state), event], **changes)
             self.rows[row.acquisition] = after
             self.entries += 1
+            if after.state == S.SPOOLED:
+                self.deliveries.setdefault(row.acquisition, V.WAITING)
+
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), likely=st.booleans())
+    def deliver(self, data, likely):
+        """The delivery to the one store, and the acquisition behind it."""
+        name = data.draw(st.sampled_from(sorted(self.deliveries)))
+        legal = [event for state, event in DELIVERY if state == self.deliveries[name]]
+        event = data.draw(st.sampled_from(legal if likely else list(DeliveryEvent)))
+        said = {"confirmation_digest": self.kit.digest} if event is DeliveryEvent.CONFIRMED else {}
+        policy, store = self.kit.policy, self.kit.store
+        try:
+            delivery, row = self.write(lambda tx: tx.deliver(name, store, event, policy, reason="", **said))
+        except IllegalTransition:
+            assert event not in legal
+            return
+        self.deliveries[name] = DELIVERY[self.deliveries[name], event]
+        assert delivery.state == self.deliveries[name]
+        self.entries += 1
+        state = S(self.rows[name].state)
+        while followed := next_event(state, {store: delivery.state}, policy):
+            state = ACQUISITION[state, followed]
+            self.entries += 1
+        assert row.state == state
+        self.rows[name] = row
 
     @rule()
     def reopen(self):
@@ -148,12 +185,14 @@ class JournalModel(RuleBasedStateMachine):
         for row in rows:
             if row.state in {S.FOUND, S.ACQUIRING, S.SPOOLED, S.UPLOADING}:
                 outstanding[row.docking] += row.file.size_bytes
+        kept = self.read(lambda tx: {name: tx.delivery(name, self.kit.store).state for name in self.deliveries})
+        assert kept == self.deliveries
         wanted = sorted(
-            (row for row in rows if row.state in {S.SPOOLED, S.UPLOADING}),
+            (row for row in rows if row.state in SENT and self.deliveries.get(row.acquisition) in OPEN),
             key=lambda row: (row.category.value, outstanding[row.docking], row.docking, row.found_at),
         )
         for limit in (1, 3, 99):
-            assert self.read(lambda tx, limit=limit: tx.uplink_candidates(limit)) == wanted[:limit]
+            assert self.read(lambda tx, limit=limit: tx.uplink_candidates(self.kit.store, limit)) == wanted[:limit]
 
     def teardown(self):
         if hasattr(self, "journal"):

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.rig, pytest.mark.timeout(600)]
 def test_the_installed_dock_runs_under_systemd(module_dock):
     dock = module_dock
     shown = json.loads(dock.machine.run("dockd status --json", check=True).out)
-    assert shown["store"]["state"] == "reachable"
+    assert shown["stores"][0]["state"] == "reachable"
     assert {bay["bay"]: bay["state"] for bay in shown["bays"]} == dict.fromkeys(range(1, BAYS + 1), "empty")
     asked = "-p ActiveState -p SubState -p Type -p User -p NRestarts"
     told = dict(line.split("=") for line in dock.machine.run(f"systemctl show {asked} dockd", check=True).out.split())

@@ -208,7 +208,7 @@ def station(tmp_path, write):
         '[station]\nid = "11111111-1111-4111-8111-111111111111"\nstate_dir = "state"\n'
         '[keys]\nmanifest = "m.key"\ncheckpoint = "c.key"\n[bays.ports]\n1 = ["0000:00:14.0/1"]\n'
         '[cameras]\ndirectory = "cameras.d"\n[seal]\nrecipients_file = "r.txt"\n'
-        '[store]\nurl = "https://x"\nca_file = "ca.crt"\nkey_file = "s.pub"\n'
+        '[store.archive]\nurl = "https://x"\nca_file = "ca.crt"\nkey_file = "s.pub"\n'
     )
     return config
 

@@ -23,7 +23,7 @@ checkpoint = "checkpoint.key"
 folder_root = "bays"
 [seal]
 recipients_file = "recipients.txt"
-[store]
+[store.archive]
 url = "https://127.0.0.1:8443"
 ca_file = "ca.crt"
 key_file = "store.pub"
@@ -63,9 +63,7 @@ def problems(file, *, files=True):
 def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(name, model, loader):
     file = REPOSITORY / "config" / name
     document = tomllib.loads(file.read_text())
-    listed = {f"{table}.{key}" for table, keys in document.items() if isinstance(keys, dict) for key in keys}
-    listed |= {key for key, value in document.items() if not isinstance(value, dict)}
-    assert listed == set(schema.keys_of(model))
+    assert set(_keys(document)) == set(schema.keys_of(model))
 
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines):
@@ -77,17 +75,28 @@ def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(name, m
         *tables, last = key.split(".")
         table = model
         for part in tables:
-            table = table.model_fields[part].annotation
+            if part != "NAME":
+                table, _ = schema.inner_table(table.model_fields[part].annotation)
         field = table.model_fields[last]
         comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
-        if key == "bays.ports":  # none by default: the shipped ones are examples
+        if key in ("bays.ports", "store.NAME.fallback_for"):  # none by default: the shipped ones are examples
             continue
         if field.is_required() or not comparable:
             continue
         value = document
         for part in (*tables, last):
-            value = value[part]
+            value = next(one for one in value.values() if last in one) if part == "NAME" else value[part]
         assert (tuple(value) if isinstance(value, list) else value) == field.default, f"{key} ships another default"
+
+
+def _keys(document, above=""):
+    for key, value in document.items():
+        if not isinstance(value, dict) or f"{above}{key}" == "bays.ports":
+            yield above + key
+            continue
+        tables = value.values() if key == "store" and not above and "archive" in value else (value,)
+        for table in tables:
+            yield from _keys(table, f"{above}{key}.NAME." if table is not value else f"{above}{key}.")
 
 
 def test_the_shipped_file_marks_just_the_reloadable_keys_as_live():
@@ -109,8 +118,9 @@ def test_every_key_says_what_is_allowed(model):
     def check(table):
         for name, field in table.model_fields.items():
             assert field.description, f"{table.__name__}.{name}"
-            if isinstance(field.annotation, type) and issubclass(field.annotation, schema.Table):
-                check(field.annotation)
+            inner, _ = schema.inner_table(field.annotation)
+            if inner is not None:
+                check(inner)
 
     check(model)
 
@@ -206,9 +216,9 @@ def test_every_mistake_is_told_at_once(station):
         "seal.recipients_file",
         "acquire.block_kib",
         "acquire.suffixes[0]",
-        "store.url",
-        "store.slots",
-        "store.read_timeout_s",
+        "store.archive.slots",
+        "store.archive.read_timeout_s",
+        "store.archive.url",
         "log.level",
         "sppol",
     ]
@@ -235,7 +245,9 @@ def test_every_mistake_is_told_at_once(station):
 )
 def test_a_wrong_type_is_never_made_right(station, line, shown):
     station.write_text(STATION + line)
-    assert problems(station) == [f"store.slots: found {shown}; allowed: a whole number from 1 to 32 (uploads at once)"]
+    assert problems(station) == [
+        f"store.archive.slots: found {shown}; allowed: a whole number from 1 to 32 (uploads at once)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +265,7 @@ def test_a_wrong_type_is_never_made_right(station, line, shown):
 )
 def test_a_url_that_cannot_be_used_is_refused(station, url):
     station.write_text(STATION.replace("https://127.0.0.1:8443", url))
-    assert [line.split(":")[0] for line in problems(station)] == ["store.url"]
+    assert [line.split(":")[0] for line in problems(station)] == ["store.archive.url"]
 
 
 def test_a_table_that_is_a_value_and_a_value_that_is_a_table(station):
@@ -305,7 +317,7 @@ def test_all_missing_and_unsafe_files_are_told_at_once(station, tmp_path):
         "keys.manifest",
         "keys.checkpoint",
         "seal.recipients_file",
-        "store.ca_file",
+        "store.archive.ca_file",
         "bays.folder_root",
         "station.state_dir",
     ]
@@ -358,10 +370,10 @@ def test_changes_are_named_and_told_apart(station):
     assert schema.changed_keys(before, after) == [
         "bays.folder_root",
         "acquire.max_depth",
-        "store.slots",
+        "store.archive.slots",
         "log.level",
     ]
-    assert schema.fixed_changes(before, after) == ["bays.folder_root", "store.slots"]
+    assert schema.fixed_changes(before, after) == ["bays.folder_root", "store.archive.slots"]
     assert schema.fixed_changes(before, before) == []
 
 

@@ -16,7 +16,7 @@ from dockd.core import canonical, checkpoint, keyfiles, manifest, merkle, receip
 from dockd.core.custody import entry_line, previous_hash
 from dockd.core.custody_check import verify_log
 from dockd.core.keyfiles import StationPublic, StorePublic
-from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
+from dockd.core.lifecycle import AcquisitionEvent, DeliveryEvent, DockingEvent
 from dockd.core.manifest import Manifest
 from dockd.core.sshsig import SigningKey
 from dockd.model import CameraIdentity, Category, Named, VerdictStatus
@@ -192,6 +192,8 @@ def test_the_document_names_every_event_of_the_tables():
     text = DOCUMENT.read_text()
     for event in AcquisitionEvent:
         assert f"`acquisition.{event.value}`" in text, event
+    for event in DeliveryEvent:
+        assert f"`delivery.{event.value}`" in text, event
     for event in DockingEvent:
         assert f"`docking.{event.value}`" in text, event
 

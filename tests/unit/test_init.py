@@ -82,12 +82,12 @@ def test_a_trial_set_works_as_it_is(trial):
     check_receiver(trial / "receiver.toml", receiver)
     assert station.trial
     assert receiver.trial
-    assert station.store.url.removeprefix("https://") in receiver.receiver.public_hosts
+    assert station.store["archive"].url.removeprefix("https://") in receiver.receiver.public_hosts
     assert sorted(station.bay_directories()) == list(range(1, 9))
-    assert parse_store_pub(station.store.key_file.read_text()).store == receiver.receiver.id
+    assert parse_store_pub(station.store["archive"].key_file.read_text()).store == receiver.receiver.id
     assert parse_station_pub((trial / "authority" / "station.pub").read_text()).station == station.station.id
     assert station.seal.recipients_file.read_bytes() == receiver.accept.recipients_file.read_bytes()
-    assert station.store.min_retention_days <= receiver.retention.days
+    assert station.store["archive"].min_retention_days <= receiver.retention.days
 
 
 def test_a_trial_set_can_be_moved(trial, tmp_path):
@@ -154,7 +154,7 @@ def test_a_trial_needs_an_address_to_dial(tmp_path, listen):
 def test_other_addresses(tmp_path, listen, hosts):
     init.init_trial(tmp_path / "set", listen)
     assert list(load_receiver(tmp_path / "set" / "receiver.toml").receiver.public_hosts) == hosts
-    assert load_station(tmp_path / "set" / "dockd.toml").store.url == f"https://{hosts[0]}"
+    assert load_station(tmp_path / "set" / "dockd.toml").store["archive"].url == f"https://{hosts[0]}"
 
 
 def test_a_directory_with_quotes_and_newlines_is_written_down_soundly(tmp_path):

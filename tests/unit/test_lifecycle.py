@@ -5,9 +5,12 @@ import pytest
 
 from dockd.core.lifecycle import (
     ACQUISITION,
+    DELIVERY,
     DOCKING,
     AcquisitionEvent,
     AcquisitionState,
+    DeliveryEvent,
+    DeliveryState,
     DockingEvent,
     DockingState,
     following,
@@ -24,7 +27,7 @@ def diagram(table, first) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize(("table", "first"), [(ACQUISITION, "found"), (DOCKING, None)])
+@pytest.mark.parametrize(("table", "first"), [(ACQUISITION, "found"), (DELIVERY, "waiting"), (DOCKING, None)])
 def test_the_documented_diagram_is_the_table(table, first):
     assert diagram(table, first) in DOCS.read_text(), f"docs/lifecycle.md should show:\n{diagram(table, first)}"
 
@@ -32,6 +35,7 @@ def test_the_documented_diagram_is_the_table(table, first):
 def test_p05_every_state_can_be_reached():
     for table, states, start in (
         (ACQUISITION, AcquisitionState, {AcquisitionState.FOUND}),
+        (DELIVERY, DeliveryState, {DeliveryState.WAITING}),
         (DOCKING, DockingState, {None}),
     ):
         reached = set(start)
@@ -58,6 +62,10 @@ def test_what_is_not_in_a_table_is_illegal():
         if (state, event) not in ACQUISITION:
             with pytest.raises(IllegalTransition):
                 following(ACQUISITION, state, event)
+    for state, event in itertools.product([None, *DeliveryState], DeliveryEvent):
+        if (state, event) not in DELIVERY:
+            with pytest.raises(IllegalTransition):
+                following(DELIVERY, state, event)
     for state, event in itertools.product([None, *DockingState], DockingEvent):
         if (state, event) not in DOCKING:
             with pytest.raises(IllegalTransition):

@@ -52,8 +52,11 @@ class Journal:
     def count_noted(self, _docking):
         return 0
 
-    def sendable(self):
+    def waiting(self, _store):
         return 0, 0
+
+    def given_up(self, _store):
+        return 0
 
     def next_in(self, *_, limit):
         return [][:limit]
@@ -78,8 +81,12 @@ async def test_state_and_note_and_camera_of_a_bay_are_of_one_instant():
             clock=SimpleNamespace(now=lambda: datetime.now(UTC), monotonic_s=lambda: 0.0),
             journal=Journal(docking),
             spool=SimpleNamespace(usage=lambda: (0, 0), free_bytes=lambda: 0),
-            uplink=SimpleNamespace(
-                status=lambda: StoreStatus(name="store", state="reachable"), alarms=(), witnessed=0, rate=lambda: 0
+            stores=SimpleNamespace(
+                status=lambda: (StoreStatus(name="store", state="reachable"),),
+                alarms=(),
+                witnessed=0,
+                rate=lambda: 0,
+                policy=SimpleNamespace(sentence=lambda: "store"),
             ),
             bays=(1,),
             dockings={"device": docking},

@@ -27,6 +27,7 @@ from dockd import faults as no
 from dockd.control.server import bind
 from dockd.core.age_keys import Identity
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.marker import make_marker
@@ -37,6 +38,7 @@ from dockd.receiver.enrol import enrol
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
 from dockd.station.daemon import Daemon, Machine
+from dockd.station.outlet import Outlet
 from dockd.stores.receiver_store import ReceiverStore
 
 PACE = 30  # how many times faster than the machine's a dock's clock runs: every wait is as much shorter
@@ -191,14 +193,14 @@ class Dock:
                             sources=(FolderSource({1: self.bay}),),
                             journal=journal,
                             spool=Spool(self.spool, reserve_bytes=0, max_bytes=0, faults=faults),
-                            store=store,
+                            outlets=(Outlet(signing=store, slots=3, patch_bytes=PATCH_BYTES),),
+                            policy=StorePolicy(
+                                [PolicyStore(store=store.store, name="archive", min_retention=timedelta(days=31))]
+                            ),
                             forkserver=readers,
                             control=control,
                             manifest_key=self.manifest_key,
                             recipients=tuple(one.recipient.text for one in self.identities),
-                            min_retention=timedelta(days=31),
-                            slots=3,
-                            patch_bytes=PATCH_BYTES,
                             live=StillLive(),
                             clock=self.clock,
                             random=os.urandom,

@@ -148,8 +148,8 @@ def test_p02_a_store_whose_name_is_not_known_is_waited_for(trial, mp4):
     trial.wait("the station answers", trial.status)
     trial.dock(trial.camera("DNS", {"A.mp4": mp4(MIB, 1)}), 1)
     trial.wait("it is read", lambda: trial.bay(1)["clips_acquired"] == 1)
-    status = trial.wait("it is known", lambda: (s := trial.status())["store"]["state"] == "unreachable" and s)
-    assert status["store"]["note"]
+    status = trial.wait("it is known", lambda: (s := trial.status())["stores"][0]["state"] == "unreachable" and s)
+    assert status["stores"][0]["note"]
     trial.stop("station")
     (trial.directory / "dockd.toml").write_text(right)
     trial.start_both()

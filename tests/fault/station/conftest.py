@@ -15,6 +15,7 @@ from cards import MIB, Part
 from dockd.app.clock import MachineClock
 from dockd.control.server import bind
 from dockd.core.keyfiles import StationPublic
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.profile import FOLDER, EraseMethod
 from dockd.core.sealing import Identity, Opener
 from dockd.core.sshsig import SigningKey
@@ -24,6 +25,7 @@ from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.station.daemon import Daemon, Machine
+from dockd.station.outlet import Outlet
 from dockd.station.status import take_snapshot
 from dockd.stores.memory import MemoryStore
 
@@ -87,14 +89,14 @@ class Station:
                 sources=sources or (FolderSource(self.bays),),
                 journal=self.journal,
                 spool=self.spool,
-                store=self.store,
+                outlets=(Outlet(signing=self.store, slots=3, patch_bytes=1 << 20),),
+                policy=StorePolicy(
+                    [PolicyStore(store=self.store.store, name="archive", min_retention=timedelta(days=31))]
+                ),
                 forkserver=self.forkserver,
                 control=bind(self.directory / "control.sock"),
                 manifest_key=self.manifest_key,
                 recipients=(self.identity.recipient.text,),
-                min_retention=timedelta(days=31),
-                slots=3,
-                patch_bytes=1 << 20,
                 live=self.live,
                 clock=self.clock,
                 random=os.urandom,
@@ -105,7 +107,7 @@ class Station:
     def origins(self) -> Origins:
         return Origins(
             station=self.name,
-            store=self.store.store,
+            stores=(self.store.store,),
             clock=self.clock,
             checkpoint_key=self.checkpoint_key,
             manifest_key=self.manifest_key.public,

@@ -107,7 +107,9 @@ def _set_up(directory: Path, hardware: Hardware) -> None:
         machine.run("modprobe -a usb_storage uas vfat exfat nls_ascii nls_utf8", check=True)
         machine.run("systemctl -q enable --now dockd", check=True, timeout_s=120)
         machine.run(_STATE_DISK + _ASKED, check=True)
-        dock.wait("the store is reached", lambda: (dock.status() or {"store": {}})["store"].get("state") == "reachable")
+        dock.wait(
+            "the store is reached", lambda: (dock.status() or {"stores": [{}]})["stores"][0].get("state") == "reachable"
+        )
         machine.run("fstrim -a 2>/dev/null || true; echo 3 > /proc/sys/vm/drop_caches")
         machine.save(directory / "root.qcow2")
     finally:

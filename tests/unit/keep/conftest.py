@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dockd.core import ids
-from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent
+from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent, DockingEvent
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.keep.journal import Journal
 from dockd.model import (
@@ -27,7 +28,13 @@ STATION = str(uuid.UUID(int=0xD0C))
 CAMERA = CameraIdentity(serial="CAM-1", model="Övre", volume_id="VOL-1", vendor="v", product="p")
 START = datetime(2026, 3, 1, 6, 30, 0, 123456, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
+STORE = str(uuid.UUID(int=0x5708E))
 E = AcquisitionEvent
+# Events that follow from a delivery, and what its store said then.
+_DELIVERED = {
+    E.REGISTERED: (DeliveryEvent.REGISTERED, {"upload_url": "https://store/uploads/x"}),
+    E.STORED: (DeliveryEvent.CONFIRMED, {"confirmation_digest": DIGEST}),
+}
 
 
 class HandClock:
@@ -48,6 +55,8 @@ class Kit:
     camera = CAMERA
     station = STATION
     digest = DIGEST
+    store = STORE
+    policy = StorePolicy([PolicyStore(store=STORE, name="archive")])
 
     def __init__(self, directory):
         self.directory = directory / "state"
@@ -98,6 +107,7 @@ class Kit:
         )
 
     def begin(self, tx, number=1, camera=CAMERA):
+        tx.set_outlets([STORE])
         return tx.begin_docking(
             self.docking(number), tx.next_epoch(), 1, f"device-{number}", camera, DockingEvent.ADMITTED, {}
         )
@@ -139,12 +149,15 @@ class Kit:
                     "manifest_digest": DIGEST,
                     "custody_seq": tx.next_seq(),
                 },
-                E.REGISTERED: {"upload_url": "https://store/uploads/x"},
                 E.REREAD: {"reread": self.reread(clip)},
                 E.CONTESTED: {"contested": True},
                 E.RELEASED: {"released_by": "anna"},
             }.get(event, {})
-            row = tx.advance(clip.acquisition, event, **changes)
+            if event in _DELIVERED:
+                sent, about = _DELIVERED[event]
+                row = tx.deliver(clip.acquisition, STORE, sent, self.policy, **about)[1]
+            else:
+                row = tx.advance(clip.acquisition, event, **changes)
         return row
 
     to_spooled = (E.READ_STARTED, E.SEALED)

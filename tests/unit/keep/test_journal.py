@@ -284,8 +284,9 @@ PICKS = [
     ("acquisition_next", lambda tx, kit: tx.next_in(kit.docking(), AcquisitionState.FOUND)),
     ("acquisition_to_reread", lambda tx, kit: tx.next_to_reread(kit.docking())),
     ("acquisition_to_erase", lambda tx, kit: tx.next_to_erase(kit.docking())),
-    ("acquisition_to_send_of", lambda tx, kit: tx.uplink_candidates(3)),
-    ("acquisition_to_send", lambda tx, kit: tx.uplink_candidates(3)),
+    ("delivery_to_send_of", lambda tx, kit: tx.uplink_candidates(kit.store, 3)),
+    ("delivery_to_send", lambda tx, kit: tx.uplink_candidates(kit.store, 3)),
+    ("delivery_given_up", lambda tx, kit: tx.given_up(kit.store)),
     ("acquisition_by_clip", lambda tx, kit: tx.find_clip("CAM-1", "VOL-1", b"x", 1, 1)),
     ("acquisition_by_clip", lambda tx, kit: tx.find_path("CAM-1", "VOL-1", b"x")),
     ("acquisition_by_clip", lambda tx, kit: tx.count_contested(kit.camera, b"x")),
@@ -335,7 +336,7 @@ async def test_p10_ten_thousand_clips_stay_cheap_to_pick_from(kit):
         tx.next_in(kit.docking(), AcquisitionState.FOUND)
         tx.next_to_reread(kit.docking())
         tx.next_to_erase(kit.docking())
-        tx.uplink_candidates(4)
+        tx.uplink_candidates(kit.store, 4)
         tx.counts(kit.docking())
         tx.find_clip("CAM-1", "VOL-1", b"DCIM/004711.MP4", 1000, 10**18 + 4711)
         tx._connection.set_progress_handler(None, 0)

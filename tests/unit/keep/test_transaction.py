@@ -293,9 +293,9 @@ async def test_uplink_order(kit):
     await journal.write(change)
     wanted = [kit.uuid(number) for number in (5, 6, 3, 4, 2, 1)]
     for limit in range(8):
-        rows = await journal.read(lambda tx, limit=limit: tx.uplink_candidates(limit))
+        rows = await journal.read(lambda tx, limit=limit: tx.uplink_candidates(kit.store, limit))
         assert [one.acquisition for one in rows] == wanted[:limit]
-    assert await journal.read(lambda tx: tx.sendable()) == (6, 10 + 500 + 100 + 100 + 1000 + 1000 + 6 * 300)
+    assert await journal.read(lambda tx: tx.waiting(kit.store)) == (6, 10 + 500 + 100 + 100 + 1000 + 1000 + 6 * 300)
 
 
 async def test_manifest_and_receipts(kit):

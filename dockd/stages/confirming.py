@@ -1,0 +1,50 @@
+"""What every way of confirming a delivery has in common."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dockd.core.warrant import Confirmation
+from dockd.errors import VerificationFailed
+from dockd.keep.deliveries import Delivery
+from dockd.keep.transaction import Tx
+from dockd.model import Acquisition, AcquisitionId, StoreId
+
+
+class Confirming(Protocol):
+    """Confirms the deliveries to one store. One for each store and program."""
+
+    @property
+    def of(self) -> StoreId:
+        """Whose word it is."""
+
+    async def confirm(self, acquisition: AcquisitionId) -> Delivery:
+        """Have the store confirm what was sent, and verify it; returns the delivery in state confirmed.
+
+        Idempotent. Returns the delivery as it is where somebody else moved it on. Raises StoreIncomplete or UploadLost
+        where the store has not got it all, StoreUntrusted where it contradicts itself or the bytes, SpoolSpoiled where
+        the station's own file is not what was sealed, and the store's other errors.
+        """
+
+    async def ask_again(self, acquisition: AcquisitionId) -> Confirmation:
+        """The confirmation that is kept, and the store's word right now that it still holds. Changes nothing.
+
+        Raises StoreForgot where the store no longer has what it confirmed, StoreUntrusted where its word cannot be
+        trusted, VerificationFailed where nothing is kept; its other errors pass.
+        """
+
+
+def row_of(tx: Tx, acquisition: AcquisitionId) -> Acquisition:
+    """The acquisition. Raises VerificationFailed where there is none."""
+    row = tx.acquisition(acquisition)
+    if row is None:
+        raise VerificationFailed(f"the journal has no acquisition {acquisition}")
+    return row
+
+
+def delivery_of(tx: Tx, acquisition: AcquisitionId, store: StoreId) -> Delivery:
+    """Its delivery. Raises VerificationFailed where there is none."""
+    delivery = tx.delivery(acquisition, store)
+    if delivery is None:
+        raise VerificationFailed(f"acquisition {acquisition} is not to be delivered to store {store}")
+    return delivery
