@@ -1,7 +1,8 @@
-"""A small world around dockd's own rules: cameras, a station, a store, all in memory; the rules are the real ones.
+"""A small world around dockd's own rules: cameras, a station, two stores, all in memory; the rules are the real ones.
 
-What a station decides is decided by `core.lifecycle`, `core.receipts` and `core.warrant`. The world only does what
-those allow, and what accidents, operators and dishonest stores may do. `check` holds it against the promises.
+One store signs, the other keeps objects. What a station decides is decided by `core.lifecycle`, `core.delivery`,
+`core.receipts`, `core.confirmation`, `core.policy` and `core.warrant`. The world only does what those allow, and what
+accidents, operators and dishonest stores may do. `check` holds it against the promises.
 """
 
 from __future__ import annotations
@@ -14,9 +15,20 @@ from datetime import UTC, datetime, timedelta
 from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_found, digest, make_manifest
 
 from dockd.core import canonical, receipts, sshsig, warrant
-from dockd.core.lifecycle import ACQUISITION, AcquisitionEvent, AcquisitionState, following
+from dockd.core.confirmation import OwnSums, VerifiedObjects, parse_objects, still_there, verify_objects
+from dockd.core.delivery import next_event
+from dockd.core.lifecycle import (
+    ACQUISITION,
+    DELIVERY,
+    AcquisitionEvent,
+    AcquisitionState,
+    DeliveryEvent,
+    DeliveryState,
+    following,
+)
 from dockd.core.manifest import Manifest, encode
-from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
+from dockd.core.policy import EraseWhen, PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
@@ -33,17 +45,32 @@ from dockd.model import (
 )
 
 A, E = AcquisitionState, AcquisitionEvent
-STORE = str(uuid.UUID(int=2))
+D, V = DeliveryState, DeliveryEvent
+STORE, CLOUD = str(uuid.UUID(int=2)), "cloud"
 STORE_KEY, FORGER_KEY = SigningKey.generate(), SigningKey.generate()
 MIN_RETENTION = timedelta(days=31)
-POLICY = StorePolicy([PolicyStore(store=STORE, name="archive", min_retention=MIN_RETENTION)])
+ARCHIVE = PolicyStore(store=STORE, name="archive", min_retention=MIN_RETENTION)
+KEEPER = PolicyStore(store=CLOUD, name="cloud", min_retention=MIN_RETENTION)
+POLICIES = {
+    "one store": StorePolicy([ARCHIVE]),
+    "all": StorePolicy([ARCHIVE, KEEPER]),
+    "any": StorePolicy([ARCHIVE, KEEPER], EraseWhen.ANY),
+    "one that does not count": StorePolicy([ARCHIVE, dataclasses.replace(KEEPER, final=False)]),
+    "one that stands in": StorePolicy([ARCHIVE, dataclasses.replace(KEEPER, fallback_for=STORE)]),
+}
 OTHER_SIZE = 7
+SIGNATURE = "a signature that nobody looks at here"
+SENDABLE = (A.SPOOLED, A.UPLOADING, A.STORED, A.WARRANTED, A.ERASED)
 
 
 class World:
     """Everything. Each method is something that may happen; it returns whether it came to pass."""
 
-    def __init__(self, cameras: int) -> None:
+    def __init__(self, cameras: int, policy: StorePolicy) -> None:
+        self.policy = policy
+        self.deliveries: dict[str, dict[str, DeliveryState]] = {}
+        self.cloud: dict[str, Kept] = {}  # what the store has that keeps objects
+        self.kept_objects: dict[str, bytes] = {}  # what the journal has of its confirmations
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.cameras = [
             Camera(CameraIdentity(serial=f"C{number}", model="M", volume_id=f"V{number}")) for number in range(cameras)
@@ -63,7 +90,7 @@ class World:
         self.seen_receipts: list[SignedBytes] = []
         self.seen_holdings: list[SignedBytes] = []
         self.recorded: dict[int, str] = {}  # content to what became of it by other hands than dockd's
-        self.erased: list[tuple[int, bool]] = []  # content, and whether the store had it whole at that instant
+        self.erased: list[tuple[int, bool]] = []  # content, and whether enough stores had it whole at that instant
         self._count = 0
 
     # --- outside
@@ -189,6 +216,7 @@ class World:
         )
         manifest = make_manifest(row, sealed, stay, len(self.log))
         self.spool[row.acquisition] = file.content
+        self.deliveries[row.acquisition] = dict.fromkeys(self._outlets(), D.WAITING)
         self.manifests[row.acquisition] = manifest
         self._advance(
             row,
@@ -223,8 +251,76 @@ class World:
         stated = encode(self.manifests[row.acquisition])
         kept = self.store.kept.setdefault(row.acquisition, Kept(stated, self.spool[row.acquisition]))
         kept.whole = kept.whole or whole
-        if row.state == A.SPOOLED and answered:
-            self._advance(row, E.REGISTERED, upload_url="/u")
+        if answered and self.deliveries[row.acquisition][STORE] is D.WAITING:
+            self._deliver(row, STORE, V.REGISTERED)
+        return True
+
+    def put(self, row: Acquisition, *, whole: bool, answered: bool) -> bool:
+        """The same to the store that keeps objects: it may get a clip that is stored, or erased, as well."""
+        if row.acquisition not in self.spool or row.state not in SENDABLE or CLOUD not in self._outlets():
+            return False
+        stated = encode(self.manifests[row.acquisition])
+        kept = self.cloud.setdefault(row.acquisition, Kept(stated, self.spool[row.acquisition]))
+        kept.whole = kept.whole or whole
+        if answered and self.deliveries[row.acquisition][CLOUD] is D.WAITING:
+            self._deliver(row, CLOUD, V.REGISTERED)
+        if answered and kept.whole and self.deliveries[row.acquisition][CLOUD] is D.REGISTERED:
+            self._deliver(self.rows[row.acquisition], CLOUD, V.FINISHED)
+        return True
+
+    def look(self, row: Acquisition) -> bool:
+        """The station compares the objects with its own. As stages.confirm_objects does it."""
+        if self.deliveries.get(row.acquisition, {}).get(CLOUD) is not D.FINISHED:
+            return False
+        states = self.states(row.acquisition)
+        until = [state.retention_until for state in states.values()]
+        if not states or min(until) - self.now < MIN_RETENTION:
+            return False
+        manifest = self._signed(row.acquisition)
+        own = {
+            Piece.SEALED: OwnSums(size_bytes=row.sealed.sealed_size_bytes, digest=row.sealed.sealed_digest),
+            Piece.MANIFEST: _sums(manifest.payload),
+            Piece.SIGNATURE: _sums(manifest.signature.encode()),
+        }
+        given = {"store": CLOUD, "station": STATION, "manifest": manifest, "at": self.now}
+        try:
+            found = verify_objects(states, own=own, read_back={}, **given)
+        except VerificationFailed:
+            return False
+        self.kept_objects[row.acquisition] = found.payload
+        self._deliver(row, CLOUD, V.CONFIRMED)
+        return True
+
+    def states(self, acquisition: str) -> dict[Piece, ObjectState]:
+        """What the store that keeps objects says of them: it computes honestly over what it has."""
+        kept = self.cloud.get(acquisition)
+        if kept is None or not kept.whole:
+            return {}
+        stated = self.manifests[acquisition]
+        bytes_of = {Piece.MANIFEST: kept.manifest, Piece.SIGNATURE: SIGNATURE.encode()}
+        sizes = {piece: len(content) for piece, content in bytes_of.items()} | {Piece.SEALED: stated.sealed_size_bytes}
+        digests = {piece: canonical.digest(content) for piece, content in bytes_of.items()}
+        digests[Piece.SEALED] = digest("sealed", acquisition, kept.content)
+        return {
+            piece: ObjectState(
+                size_bytes=sizes[piece],
+                version=str(kept.content),
+                checksum=Checksum(algorithm=Algorithm.SHA256, digest=bytes.fromhex(found.removeprefix("sha256:"))),
+                retention_until=self.now + self.store.retention,
+            )
+            for piece, found in digests.items()
+        }
+
+    def swap_object(self, row: Acquisition) -> bool:
+        """Somebody puts other bytes under the name at the store that keeps objects, or removes them."""
+        kept = self.cloud.get(row.acquisition)
+        if kept is None:
+            return False
+        self.lied = True
+        if kept.content % 2:
+            del self.cloud[row.acquisition]
+        else:
+            kept.content = self._number()
         return True
 
     def sign(self, acquisition: str) -> SignedBytes | None:
@@ -241,7 +337,7 @@ class World:
 
     def accept(self, row: Acquisition, signed: SignedBytes) -> bool:
         """The station is handed a receipt for one of its clips. As stages.confirm does it."""
-        if row.state != A.UPLOADING:
+        if self.deliveries.get(row.acquisition, {}).get(STORE) is not D.REGISTERED:
             return False
         try:
             receipt = receipts.verify_receipt(
@@ -251,15 +347,17 @@ class World:
                 station=STATION,
                 manifest=encode(self.manifests[row.acquisition]),
             )
-            receipts.check_succession(self.last_receipt, receipt)
+            if self.kept_receipts.get(row.acquisition) != signed:  # what was kept before stands in its place already
+                receipts.check_succession(self.last_receipt, receipt)
         except VerificationFailed:
             self.alarm = True
             return False
-        self.last_receipt = receipt
+        if self.kept_receipts.get(row.acquisition) != signed:
+            self.last_receipt = receipt
         self.kept_receipts[row.acquisition] = signed
         if receipt.retention_until - receipt.at < MIN_RETENTION:
             return False
-        self._advance(row, E.STORED)
+        self._deliver(row, STORE, V.CONFIRMED)
         return True
 
     def hold(self, row: Acquisition, nonce: bytes) -> SignedBytes | None:
@@ -278,26 +376,21 @@ class World:
         self.seen_holdings.append(signed)
         return signed
 
-    def sanitise(self, row: Acquisition, signed: SignedBytes, nonce: bytes, *, waited: int, cut: str) -> bool:
+    def sanitise(self, row: Acquisition, signed: SignedBytes | None, nonce: bytes, *, waited: int, cut: str) -> bool:
         """Warrant and erase. `cut`: where the power fails: "before", "after" or, not at all, ""."""
         stay = self.stays.get(row.bay)
-        receipt = self.kept_receipts.get(row.acquisition)
-        if stay is None or receipt is None or row.reread is None:
+        if stay is None or row.reread is None:
             return False
         manifest = self.manifests[row.acquisition]
-        stated, who = encode(manifest), {"store_key": STORE_KEY.public, "store": STORE, "station": STATION}
         try:
             issued = warrant.issue(
                 acquisition=row,
                 manifest=manifest,
                 confirmations=[
-                    warrant.SignedConfirmation(
-                        receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
-                        holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
-                        asked_at=self.now - timedelta(minutes=waited),
-                    )
+                    *self._said_by_archive(row, signed, nonce, waited),
+                    *self._seen_at_cloud(row, waited),
                 ],
-                policy=POLICY,
+                policy=self.policy,
                 reread=row.reread,
                 docking=stay.docking,
                 epoch=stay.epoch,
@@ -325,12 +418,17 @@ class World:
         match decision:
             case "release" if row.state == A.STORED and not row.contested:
                 self._advance(row, E.RELEASED, released_by="pat")
+            case "retry" if row.state == A.QUARANTINED and row.sealed is None:
+                self._advance(row, E.READ_AGAIN)
             case "retry" if row.state == A.QUARANTINED:
-                self._advance(row, E.READ_AGAIN if row.sealed is None else E.PUSH_AGAIN)
+                self._try_again(row)
             case "quarantine":
                 self._advance(row, E.QUARANTINED)
-            case "reopen":
-                self._advance(row, E.REOPENED)
+            case "reopen" | "retract" | "refuse" if row.state != A.WARRANTED:
+                event = {"reopen": V.REOPENED, "retract": V.RETRACTED, "refuse": V.REFUSED}[decision]
+                for store, state in list(self.deliveries.get(row.acquisition, {}).items()):
+                    if (state, event) in DELIVERY:
+                        self._deliver(self.rows[row.acquisition], store, event)
             case _:
                 return False
         return True
@@ -347,9 +445,9 @@ class World:
         evidence = stay.evidence.get(row.acquisition)
         if file is None or evidence != (issued.file, file.content) or as_found(issued.file.path, file) != issued.file:
             return  # the reader compares the change time, of which the content stands here
-        kept = self.store.kept.get(row.acquisition)
-        held = kept is not None and kept.whole and kept.content == file.content
-        self.erased.append((file.content, held))
+        places = {STORE: self.store.kept.get(row.acquisition), CLOUD: self.cloud.get(row.acquisition)}
+        holders = [one for one, kept in places.items() if kept and kept.whole and kept.content == file.content]
+        self.erased.append((file.content, self.policy.satisfied(holders)))
         del stay.camera.files[issued.file.path]
 
     def _advance(self, row: Acquisition, event: AcquisitionEvent, **changes: object) -> Acquisition:
@@ -359,6 +457,58 @@ class World:
         self.rows[row.acquisition] = row
         self._log(row.acquisition, event)
         return row
+
+    def _deliver(self, row: Acquisition, store: str, event: DeliveryEvent) -> Acquisition:
+        """The delivery, and the acquisition behind it; as keep.transaction does it."""
+        deliveries = self.deliveries[row.acquisition]
+        deliveries[store] = following(DELIVERY, deliveries[store], event)
+        return self._follow(row)
+
+    def _follow(self, row: Acquisition) -> Acquisition:
+        deliveries = self.deliveries[row.acquisition]
+        while event := next_event(AcquisitionState(row.state), deliveries, self.policy):
+            row = self._advance(row, event)
+        return row
+
+    def _try_again(self, row: Acquisition) -> None:
+        deliveries = self.deliveries[row.acquisition]
+        for store, state in deliveries.items():
+            if state is D.GIVEN_UP:
+                deliveries[store] = following(DELIVERY, state, V.PUSH_AGAIN)
+        self._follow(self._advance(row, E.PUSH_AGAIN))
+
+    def _outlets(self) -> list[str]:
+        return [one.store for one in self.policy.stores]
+
+    def _signed(self, acquisition: str) -> SignedBytes:
+        return SignedBytes(payload=encode(self.manifests[acquisition]), signature=SIGNATURE)
+
+    def _said_by_archive(
+        self, row: Acquisition, signed: SignedBytes | None, nonce: bytes, waited: int
+    ) -> list[warrant.SignedConfirmation]:
+        receipt, stated = self.kept_receipts.get(row.acquisition), encode(self.manifests[row.acquisition])
+        who = {"store_key": STORE_KEY.public, "store": STORE, "station": STATION}
+        if receipt is None or signed is None or self.deliveries[row.acquisition][STORE] is not D.CONFIRMED:
+            return []
+        return [
+            warrant.SignedConfirmation(
+                receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
+                holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
+                asked_at=self.now - timedelta(minutes=waited),
+            )
+        ]
+
+    def _seen_at_cloud(self, row: Acquisition, waited: int) -> list[warrant.ObjectConfirmation]:
+        if self.deliveries[row.acquisition].get(CLOUD) is not D.CONFIRMED:
+            return []
+        given = {"store": CLOUD, "station": STATION, "manifest": self._signed(row.acquisition)}
+        found: VerifiedObjects = parse_objects(self.kept_objects[row.acquisition], **given)
+        asked_at = self.now - timedelta(minutes=waited)
+        try:
+            presence = still_there(found, self.states(row.acquisition), at=self.now)
+        except VerificationFailed:
+            return []
+        return [warrant.ObjectConfirmation(objects=found, presence=presence, asked_at=asked_at)]
 
     def _log(self, acquisition: str, event: AcquisitionEvent | None) -> None:
         self.log.append((acquisition, event))
@@ -440,3 +590,7 @@ class World:
     def _number(self) -> int:
         self._count += 1
         return self._count
+
+
+def _sums(content: bytes) -> OwnSums:
+    return OwnSums(size_bytes=len(content), digest=canonical.digest(content))

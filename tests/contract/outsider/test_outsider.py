@@ -578,6 +578,22 @@ def with_ground(**changes):
     return lambda story: story.find("warranted")["details"]["warrant"]["confirmations"][0].update(changes)
 
 
+def another_policy(**changes):
+    def tell(story):
+        (policy,) = (entry["details"] for entry in story.entries if entry["event"] == "policy.set")
+        policy.update(changes)
+
+    return tell
+
+
+def retracted(story):
+    said = next(
+        one for one in story.entries if one["event"] == "delivery.confirmed" and one["acquisition"] == story.acquisition
+    )
+    place = story.entries.index(story.find("warranted"))
+    story.entries.insert(place, said | {"event": "delivery.retracted"})
+
+
 def in_another_docking(event):
     return lambda story: story.find(event).update(docking=OTHER_DOCKING)
 
@@ -624,7 +640,10 @@ def as_the_first_version_wrote_it(story):
     """With one store, its two statements stood in the warrant itself."""
     warrant = story.find("warranted")["details"]["warrant"]
     (ground,) = warrant.pop("confirmations")
-    warrant |= {"store": ground["store"], "receipt": ground["confirmation"], "holding": ground["presence"]}
+    said = {"store": ground["store"], "receipt": ground["confirmation"]}
+    warrant |= said | {"holding": ground["presence"]}
+    story.find("stored")["details"] = said
+    story.entries = [one for one in story.entries if not one["event"].startswith(("delivery.", "policy."))]
 
 
 UNTRUE_STORIES = {
@@ -641,6 +660,7 @@ UNTRUE_STORIES = {
     "the warrant on another receipt": (with_ground(confirmation=OTHER_DIGEST), "the warrant rests on another receipt"),
     "the warrant on another store's word": (with_ground(store="other"), "the warrant rests on another receipt"),
     "the warrant on nobody's word": (with_warrant(confirmations=[]), "the warrant rests on no confirmation"),
+    "the warrant on what was retracted": (retracted, "the warrant rests on another receipt"),
     "the warrant for another clip": (with_warrant(acquisition=OTHER_DOCKING), "the warrant is for another clip"),
     "the warrant had lapsed": (added("lapsed", reason=""), "its warrant had lapsed"),
     "the reads disagreed": (added("contested"), "its two reads disagreed"),
@@ -671,6 +691,16 @@ def test_p01_a_stranger_sees_an_erasure_without_what_must_stand_before_it(left, 
     assert re.search(f"^defect: erasure of {story.acquisition} .*{named}", said, re.MULTILINE), said
     defects = [line for line in said.splitlines() if line.startswith("defect:")]
     assert all(f"erasure of {story.acquisition}" in line for line in defects), said
+
+
+@pytest.mark.parametrize("changes", [{"needed": 2}, {"counted": ["x"]}, {"stores": []}])
+def test_p01_a_stranger_counts_the_stores_that_the_policy_asks_for(left, finished, changes):
+    story = Story(left, finished)
+    another_policy(**changes)(story)
+    story.tell()
+    code, said = left.outsider(store=False)
+    assert code == 1
+    assert re.search(f"^defect: erasure of {story.acquisition} .*too few stores had confirmed it", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("what", TRUE_STORIES)

@@ -722,17 +722,22 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
 # --- [7.2] what must stand before an erasure
 
 
-def check_erasures(log: Log, kept: dict[str, Stored] | None, report: Report) -> None:
+def check_erasures(log: Log, kept: dict[str, Stored] | None, store: Key | None, report: Report) -> None:
     histories: dict[str, list[dict]] = {}  # the entries of each acquisition so far
+    policy: dict | None = None
     for entry in log.ordered():
         acquisition = entry.get("acquisition", "")
+        if entry["event"] == "policy.set":
+            policy = entry["details"]
+        if entry["event"] == "acquisition.warranted":
+            entry = entry | {"policy in force": policy}  # noqa: PLW2901  beside what it says itself
         before = histories.setdefault(acquisition, [])
         if entry["event"] == "acquisition.erased":
             wrong = report.about(f"erasure of {acquisition} (seq {entry['seq']})")
             check_erasure(entry, before, wrong)
             stored = last(before, "stored")
-            if kept is not None and stored:
-                check_kept(stored, kept.get(acquisition), wrong)
+            if kept is not None and store and stored and (said := dict(confirmed(before, stored)).get(store.owner)):
+                check_kept(said, kept.get(acquisition), wrong)
         before.append(entry)
 
 
@@ -778,6 +783,7 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
         "the warrant is for a remnant": warrant.get("remnant") != "no",
         "the warrant rests on another digest": warrant.get("plaintext") != first,
         "the warrant rests on no confirmation": not grounds(warrant),
+        "too few stores had confirmed it": not enough(warranted.get("policy in force"), grounds(warrant)),
         "the warrant rests on another receipt": not confirmed(before, stored) >= grounds(warrant),
         f"the clip is {verdict}, and nobody released it": verdict != "intact" and not last(before, "released"),
     }
@@ -791,6 +797,15 @@ def grounds(warrant: dict) -> set[tuple]:
     if "confirmations" not in warrant:  # as the first version wrote it
         return {(warrant.get("store"), warrant["receipt"])} if "receipt" in warrant else set()
     return {(one.get("store"), one.get("confirmation")) for one in warrant["confirmations"]}
+
+
+def enough(policy: dict | None, said: set[tuple]) -> bool:
+    """Whether these stores satisfy the policy; a log from before there was one has one store."""
+    if policy is None:
+        return len(said) == 1
+    known = {one["store"]: one for one in policy["stores"] if one["final"]}
+    places = {known[store]["fallback_for"] or store for store, _ in said if store in known}
+    return len(places & set(policy["counted"])) >= policy["needed"] >= 1
 
 
 def confirmed(before: list[dict], stored: dict) -> set[tuple]:
@@ -821,10 +836,10 @@ def check_resumed(erased: dict, warranted: dict, resumed: dict | None, before: l
         wrong("the warrant for the remnant is for something else")
 
 
-def check_kept(stored: dict, kept: Stored | None, wrong: Wrong) -> None:
+def check_kept(said: str, kept: Stored | None, wrong: Wrong) -> None:
     if not kept or not kept.receipt:
         wrong("erased, and the store holds no receipt for it")
-    elif kept.receipt_digest != stored["details"].get("receipt"):
+    elif kept.receipt_digest != said:
         wrong("the store's receipt is not the one that the log names")
 
 
@@ -845,7 +860,7 @@ def main() -> int:
     log = check_custody(asked.custody, keys, report) if asked.custody else None
     kept = check_store(asked.store, keys, log, report) if asked.store else None
     if log:
-        check_erasures(log, kept, report)
+        check_erasures(log, kept, keys.store, report)
     for defect in report.defects:
         sys.stdout.write(f"defect: {defect}\n")
     for note in report.notes:
