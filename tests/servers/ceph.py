@@ -15,6 +15,7 @@ from servers.programs import Servers, free_ports, program
 
 ACCESS_KEY = "AKIADOCKDTEST"
 SECRET_KEY = "dockd-test-secret-0123456789"  # noqa: S105  of a server that lives as long as the test
+_CRC = "--ms_mon_client_mode=crc"  # with authentication off it would otherwise still ask for the secure mode
 _DISK_BYTES = 8 << 30  # a sparse file
 
 _CONF = """\
@@ -58,6 +59,10 @@ class Ceph:
     secret_key: str
     servers: Servers
 
+    def admin(self, *words: str) -> None:
+        """What its operator types after radosgw-admin."""
+        _admin(self.servers, *words)
+
 
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[Ceph]:
@@ -86,17 +91,17 @@ def _start(servers: Servers) -> Ceph:
     servers.run("ceph", "-c", conf, "osd", "create")
     servers.run("ceph-osd", "-c", conf, "-i", "0", "--mkfs")
     servers.start("ceph-osd", ["ceph-osd", "-c", conf, "-i", "0", "-f"])
-    # With authentication off its monitor client would otherwise still ask for the secure mode.
-    crc = "--ms_mon_client_mode=crc"
     listen = f"--rgw_frontends=beast endpoint=127.0.0.1:{gateway}"
-    servers.start("radosgw", ["radosgw", "-c", conf, "-n", "client.rgw", "-f", crc, listen])
+    servers.start("radosgw", ["radosgw", "-c", conf, "-n", "client.rgw", "-f", _CRC, listen])
     url = f"http://127.0.0.1:{gateway}"
     servers.wait("the object gateway ready", lambda: _speaks(url))
-    servers.run(
-        *("radosgw-admin", "-c", conf, "-n", "client.rgw", crc, "user", "create", "--uid=dock", "--display-name=dock"),
-        *(f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"),
-    )
+    keys = (f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
+    _admin(servers, "user", "create", "--uid=dock", "--display-name=dock", *keys)
     return Ceph(s3_url=url, access_key=ACCESS_KEY, secret_key=SECRET_KEY, servers=servers)
+
+
+def _admin(servers: Servers, *words: str) -> None:
+    servers.run("radosgw-admin", "-c", servers.directory / "ceph.conf", "-n", "client.rgw", _CRC, *words)
 
 
 def _speaks(url: str) -> bool:

@@ -1,0 +1,111 @@
+"""S3: SeaweedFS and Ceph's object gateway. Each case has a bucket of its own; what is believed a probe found first."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+
+from contract.evidence import Clip, Keys
+from contract.stores.cases import Case, Kind, ProxyFaults, Way, proxy_before
+from servers.buckets import MachineClock, adapter, make_bucket
+from servers.nginx import doors
+
+from dockd.core.transfer import Call
+from dockd.stores.credentials import EnvironmentCredentials
+from dockd.stores.s3_parts import MIN_PART_BYTES
+from dockd.stores.s3_probe import believed, probe
+from dockd.stores.s3_records import checksum_header, parse_objects, parse_upload
+
+CALLS = {
+    Call.REGISTER: ("POST", r"[?&]uploads="),
+    Call.OFFSET: ("GET", r"[?&]uploadId="),
+    Call.APPEND: ("PUT", r"[?&]partNumber="),
+    Call.FINISH: ("POST", r"[?&]uploadId="),
+}
+_KNOWN = {}  # by server: what the probe found is the same all session
+
+
+async def _believed(server, bucket):
+    if server.s3_url not in _KNOWN:
+        async with aclosing(adapter(server, bucket)) as store:
+            _KNOWN[server.s3_url] = believed(await probe(store, random=secrets.token_bytes, clock=MachineClock()))
+    return _KNOWN[server.s3_url]
+
+
+def _kind(name, fixture):
+    @asynccontextmanager
+    async def opened(request, way):
+        server = request.getfixturevalue(fixture)
+        bucket = f"case-{secrets.token_hex(6)}"
+        clips, keys = {}, Keys()
+
+        def clip(size=200_000):
+            made = Clip(keys, size=MIN_PART_BYTES + size)  # two parts
+            clips[made.acquisition] = made
+            return made
+
+        async def from_spool(acquisition, part_bytes):
+            content = clips[acquisition].content
+            return [hashlib.sha256(content[at : at + part_bytes]).digest() for at in range(0, len(content), part_bytes)]
+
+        with ExitStack() as stack:
+            operator = adapter(server, bucket)
+            await make_bucket(operator)
+            url, tls = server.s3_url, {}
+            if way is not Way.DIRECT:
+                nginx = stack.enter_context(doors(url))
+                url = nginx.buffering if way is Way.BUFFERING else nginx.passing
+                tls = {
+                    "certificate": nginx.ca_file,
+                    "key": nginx.ca_file.with_suffix(".key"),
+                    "believes": nginx.ca_file,
+                }
+            proxy, url = proxy_before(url, **tls)
+            stack.callback(proxy.stop)
+            settings = {
+                "ca_file": tls.get("believes"),
+                "part_bytes": MIN_PART_BYTES,
+                "believed": await _believed(server, bucket),
+                "part_digests": from_spool,
+            }
+            reached = replace(server, s3_url=url)
+
+            async def remove(objects, piece):
+                await operator.bucket.delete(parse_objects(objects).key(piece), "")
+
+            async def occupy(upload, _):
+                content = b"another"
+                await operator.bucket.put(
+                    parse_upload(upload).key(), content, checksum_header(hashlib.sha256(content).digest())
+                )
+
+            @asynccontextmanager
+            async def fill():
+                """Its quota is used up: to one of many tenants, that is what a full disk looks like."""
+                server.admin("quota", "set", "--quota-scope=bucket", f"--bucket={bucket}", "--max-size=1M")
+                server.admin("quota", "enable", "--quota-scope=bucket", f"--bucket={bucket}")
+                yield
+                server.admin("quota", "disable", "--quota-scope=bucket", f"--bucket={bucket}")
+
+            wrong = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+            async with aclosing(operator):
+                yield Case(
+                    connect=lambda: adapter(reached, bucket, **settings),
+                    connect_wrongly=lambda: adapter(
+                        reached, bucket, **(settings | {"credentials": EnvironmentCredentials(wrong)})
+                    ),
+                    clip=clip,
+                    faults=ProxyFaults(proxy, CALLS),
+                    remove=remove,
+                    occupy=occupy,
+                    expire=operator.abandon,
+                    fill=fill,
+                )
+
+    return Kind(name=name, open=opened)
+
+
+SEAWEED_S3 = _kind("seaweed-s3", "seaweed")
+CEPH_S3 = _kind("ceph-s3", "ceph")
