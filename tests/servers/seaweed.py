@@ -67,7 +67,8 @@ def _start(servers: Servers, weed: str) -> Seaweed:
     for name, port in ports.items():
         server, dot, kind = name.partition(".")
         words.append(f"-{server}.port{dot}{kind}={port}")
-    servers.start("weed", words)
+    # Every bucket has volumes of its own, and begins with seven of them where it is not told otherwise.
+    servers.start("weed", words, env={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"})
     made = Seaweed(
         s3_url=f"http://127.0.0.1:{ports['s3']}",
         tus_url=f"http://127.0.0.1:{ports['filer']}{TUS_BASE}",

@@ -1,4 +1,4 @@
-"""S3: SeaweedFS and Ceph's object gateway. Each case has a bucket of its own; what is believed a probe found first."""
+"""S3: SeaweedFS and Ceph's object gateway. One bucket each; what is believed a probe found first."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ CALLS = {
     Call.APPEND: ("PUT", r"[?&]partNumber="),
     Call.FINISH: ("POST", r"[?&]uploadId="),
 }
-_KNOWN = {}  # by server: what the probe found is the same all session
+BUCKET = "conformance"
+_KNOWN = {}  # by server: what the probe found in its bucket
 
 
-async def _believed(server, bucket):
+async def _believed(server):
     if server.s3_url not in _KNOWN:
-        async with aclosing(adapter(server, bucket)) as store:
+        async with aclosing(adapter(server, BUCKET)) as store:
+            await make_bucket(store)
             _KNOWN[server.s3_url] = believed(await probe(store, random=secrets.token_bytes, clock=MachineClock()))
     return _KNOWN[server.s3_url]
 
@@ -38,7 +40,6 @@ def _kind(name, fixture):
     @asynccontextmanager
     async def opened(request, way):
         server = request.getfixturevalue(fixture)
-        bucket = f"case-{secrets.token_hex(6)}"
         clips, keys = {}, Keys()
 
         def clip(size=200_000):
@@ -51,8 +52,7 @@ def _kind(name, fixture):
             return [hashlib.sha256(content[at : at + part_bytes]).digest() for at in range(0, len(content), part_bytes)]
 
         with ExitStack() as stack:
-            operator = adapter(server, bucket)
-            await make_bucket(operator)
+            operator = adapter(server, BUCKET)
             url, tls = server.s3_url, {}
             if way is not Way.DIRECT:
                 nginx = stack.enter_context(doors(url))
@@ -67,7 +67,7 @@ def _kind(name, fixture):
             settings = {
                 "ca_file": tls.get("believes"),
                 "part_bytes": MIN_PART_BYTES,
-                "believed": await _believed(server, bucket),
+                "believed": await _believed(server),
                 "part_digests": from_spool,
             }
             reached = replace(server, s3_url=url)
@@ -84,17 +84,17 @@ def _kind(name, fixture):
             @asynccontextmanager
             async def fill():
                 """Its quota is used up: to one of many tenants, that is what a full disk looks like."""
-                server.admin("quota", "set", "--quota-scope=bucket", f"--bucket={bucket}", "--max-size=1M")
-                server.admin("quota", "enable", "--quota-scope=bucket", f"--bucket={bucket}")
+                server.admin("quota", "set", "--quota-scope=bucket", f"--bucket={BUCKET}", "--max-size=1M")
+                server.admin("quota", "enable", "--quota-scope=bucket", f"--bucket={BUCKET}")
                 yield
-                server.admin("quota", "disable", "--quota-scope=bucket", f"--bucket={bucket}")
+                server.admin("quota", "disable", "--quota-scope=bucket", f"--bucket={BUCKET}")
 
             wrong = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
             async with aclosing(operator):
                 yield Case(
-                    connect=lambda: adapter(reached, bucket, **settings),
+                    connect=lambda: adapter(reached, BUCKET, **settings),
                     connect_wrongly=lambda: adapter(
-                        reached, bucket, **(settings | {"credentials": EnvironmentCredentials(wrong)})
+                        reached, BUCKET, **(settings | {"credentials": EnvironmentCredentials(wrong)})
                     ),
                     clip=clip,
                     faults=ProxyFaults(proxy, CALLS),

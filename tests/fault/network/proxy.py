@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class Exchange:
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.proxy.target, ssl=self.proxy.upstream)
+        self.proxy._opened.add(writer)
         head = re.sub(rb"(?im)^connection:.*\r\n", b"", self.head)
         writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
         return reader, writer
@@ -168,6 +170,7 @@ class Proxy:
     async def _serve(self, started: threading.Event) -> None:
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opened: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self._context)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
@@ -176,6 +179,8 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._opened:
+            writer.transport.abort()  # what is closing may still wait for the other side to end its TLS
         await asyncio.sleep(0)  # what was aborted is closed by the loop's next turn
         await asyncio.sleep(0)
 
