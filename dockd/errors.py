@@ -90,6 +90,12 @@ class CameraBlank(CameraRefused):
         self.serial = serial
 
 
+class CameraNotReady(DockdError):
+    """The camera cannot be had as things are now, and nothing speaks against it: that may pass by itself."""
+
+    disposition = Disposition.RETRY
+
+
 class CameraGone(DockdError):
     """The camera left its bay."""
 
