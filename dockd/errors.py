@@ -195,6 +195,10 @@ class UploadLost(StoreError):
     """The store no longer knows this upload: register again; it may also be finished."""
 
 
+class ObjectLost(UploadLost):
+    """The store stands by its receipt, and no longer has the object as it was signed for: it takes it again."""
+
+
 class StoreIncomplete(StoreError):
     """The store has not got all bytes of this acquisition yet: push the rest."""
 
@@ -224,4 +228,8 @@ class StoreUntrusted(StoreError):
 
 
 class StoreForgot(StoreUntrusted):
-    """The store does not hold what it signed for."""
+    """The store does not hold what it signed for; `receipt_stands`: it knows of its receipt none the less."""
+
+    def __init__(self, message: str, *, receipt_stands: bool = False) -> None:
+        super().__init__(message)
+        self.receipt_stands = receipt_stands

@@ -11,10 +11,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingState
+from dockd.core.receipts import stated_witness
 from dockd.errors import IllegalTransition, JournalError, StoreError, StoreForgot, StoreUntrusted
 from dockd.keep.journal import Journal
 from dockd.keep.transaction import Tx
@@ -118,8 +120,8 @@ class Trust:
     async def _carry_out(self) -> bool:
         """Act on what the store lost, where an operator accepted that. False where it has to be tried again.
 
-        The newest receipts are withdrawn, as far as the store does not hold what they were for: it will give these
-        numbers again. An older clip that it lacks is pushed again under its receipt, which stays in its place.
+        The newest receipts are withdrawn, as far as the store does not know of them any more: it will give these
+        numbers again. Any other clip that it lacks is pushed again under its receipt, which stays in its place.
         """
         if not await self.journal.read(lambda tx: tx.get(_accepted(self.store.store))):
             return True
@@ -130,6 +132,9 @@ class Trust:
                     await self._holding(name)
                     break  # whatever came before it, the store had when it was backed up
                 except StoreForgot as error:
+                    if error.receipt_stands:
+                        self._broken.add(name)
+                        break
                     row = await self.journal.write(lambda tx, name=name, why=str(error): self._withdraw(tx, name, why))  # type: ignore[misc]
                     self.on_changed(row)
             for name in sorted(self._broken):
@@ -151,11 +156,15 @@ class Trust:
         return True
 
     def _push_again(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
-        row = self._row(tx, name)
+        """A clip whose receipt stands. One that was erased is lost, unless its loss was recorded before."""
+        row, details = self._row(tx, name), {"store": self.store.store, "reason": why}
+        signed = tx.receipt(name, self.store.store)
+        if row.state == AcquisitionState.ERASED and signed is not None and name not in _names(tx, self.store.store):
+            receipt_seq = stated_witness(signed.payload).receipt_seq
+            self._lose(tx, row, receipt_seq, details | {"receipt_seq": receipt_seq, **_evidence(signed)})
         if row.state not in _ERASABLE:
             return row
         self._count(tx, _PUSHED_AGAIN)
-        details = {"store": self.store.store, "reason": why}
         return tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
 
     def _row(self, tx: Tx, name: AcquisitionId) -> Acquisition:
@@ -181,20 +190,19 @@ class Trust:
             row = tx.advance(name, AcquisitionEvent.RETRACTED, details=details, upload_url=None)
             kind = _PUSHED_AGAIN
         else:
-            erased = row.state == AcquisitionState.ERASED
-            kind = _LOST if erased else _OTHER
-            tx.record(
-                "acquisition.lost" if erased else "store.receipt_withdrawn",
-                bay=row.bay,
-                docking=row.docking,
-                acquisition=name,
-                camera=row.camera.serial,
-                details=details,
-            )
-            if erased:
-                tx.put(_lost(store) + name, str(receipt_seq))
+            if row.state == AcquisitionState.ERASED:
+                self._lose(tx, row, receipt_seq, details)
+                return row
+            kind = _OTHER
+            _record(tx, "store.receipt_withdrawn", row, details)
         self._count(tx, kind)
         return row
+
+    def _lose(self, tx: Tx, row: Acquisition, receipt_seq: int, details: dict[str, Any]) -> None:
+        """It is on no camera and not in the store: listed until the end of days."""
+        _record(tx, "acquisition.lost", row, details)
+        tx.put(_lost(self.store.store) + row.acquisition, str(receipt_seq))
+        self._count(tx, _LOST)
 
     def _conclude(self, tx: Tx) -> None:
         counted = json.loads(tx.get(_accepted(self.store.store)) or "{}")
@@ -254,6 +262,17 @@ def accept_loss(tx: Tx, store: StoreId, *, operator: str, reason: str) -> int:
     tx.record("store.loss_accepted", details={"store": store, "operator": operator, "reason": reason, "clips": count})
     tx.put(_known(store), str(count))
     return count
+
+
+def _record(tx: Tx, event: str, row: Acquisition, details: dict[str, Any]) -> None:
+    tx.record(
+        event,
+        bay=row.bay,
+        docking=row.docking,
+        acquisition=row.acquisition,
+        camera=row.camera.serial,
+        details=details,
+    )
 
 
 def _about_holding(name: AcquisitionId) -> str:

@@ -35,8 +35,9 @@ class EvidenceStore(Protocol):
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
         """Announce an acquisition and get its upload URL.
 
-        Idempotent for the same manifest bytes: the same URL. Raises StoreRefused where the store will never take it.
-        After cancellation the store may or may not know the acquisition.
+        Idempotent for the same manifest bytes: the same URL. What the store gave a receipt for and provably no longer
+        has, it takes again from the first byte, under the receipt that it gave. Raises StoreRefused where the store
+        will never take it. After cancellation the store may or may not know the acquisition.
         """
 
     async def offset(self, upload_url: str) -> int:
@@ -60,13 +61,13 @@ class EvidenceStore(Protocol):
         """`core.challenge.range_digest` of each of these ranges, as the store reads its object now; not yet compared.
 
         `nonce` is 32 fresh bytes. May be asked as often as one likes. Raises UploadLost or StoreIncomplete where the
-        store does not hold an acquisition that it gave a receipt for.
+        store does not hold an acquisition that it gave a receipt for, ObjectLost where it still knows of that receipt.
         """
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
         """The store's signed statement, unverified, that it holds the acquisition now. `nonce` is 32 fresh bytes.
 
-        Raises UploadLost or StoreIncomplete where it does not hold it.
+        Raises UploadLost or StoreIncomplete where it does not hold it, ObjectLost where it knows of its receipt.
         """
 
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:

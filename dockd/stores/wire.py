@@ -22,6 +22,7 @@ from dockd.core import canonical
 from dockd.core.transfer import Call, RetryClass, classify, retry_after_s
 from dockd.errors import (
     ConfigError,
+    ObjectLost,
     OffsetConflict,
     PatchTooLarge,
     StoreBusy,
@@ -38,6 +39,7 @@ from dockd.model import Clock
 MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
+_OBJECT_LOST = "urn:dockd:problem:object-lost"
 _IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
 
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
@@ -182,6 +184,8 @@ class Wire:
         if problem is not None and problem.get("type") == _UNKNOWN_STATION:
             own_words = False  # about this station's enrolment, not about any clip
         found = classify(call, answer.status, own_words=own_words)
+        if found is RetryClass.GONE and problem is not None and problem.get("type") == _OBJECT_LOST:
+            raise ObjectLost(_words(call, answer.status, problem))
         if found is not RetryClass.DONE:
             wait_s = retry_after_s(answer.headers.get("retry-after"), self._clock.now())
             _raise_class(found, answer.status, _words(call, answer.status, problem), wait_s)

@@ -1,4 +1,7 @@
-"""The guards of P01, each taken out in turn: without any one of them, some test has to fail."""
+"""The guards of P01, each taken out in turn: without any one of them, some test has to fail.
+
+`of` names the ten guards that the promise rests on; the rest stand around them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from mutate import Mutation, main
 
 RECEIPTS, WARRANT = "dockd/core/receipts.py", "dockd/core/warrant.py"
 BY_RECEIPT, BY_WARRANT = ("tests/unit/core/test_receipts.py",), ("tests/unit/core/test_warrant.py",)
+LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
@@ -22,6 +26,7 @@ GUARDS = (
         text="    verify(store_key, RECEIPT, signed.payload, signed.signature)\n",
         instead="",
         tests=BY_RECEIPT,
+        of="receipt signature",
     ),
     Mutation(
         name="holding signature",
@@ -29,6 +34,7 @@ GUARDS = (
         text="    verify(store_key, HOLDING, signed.payload, signed.signature)\n",
         instead="",
         tests=BY_RECEIPT,
+        of="holding statement",
     ),
     Mutation(
         name="receipt nonce",
@@ -36,6 +42,7 @@ GUARDS = (
         text="    if receipt.nonce != manifests.decode(manifest).nonce:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="nonce",
     ),
     Mutation(
         name="holding nonce",
@@ -43,6 +50,7 @@ GUARDS = (
         text="    if holding.nonce != nonce:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="nonce",
     ),
     Mutation(
         name="manifest digest",
@@ -50,6 +58,7 @@ GUARDS = (
         text='        "manifest_digest": canonical.digest(manifest_bytes),\n',
         instead="",
         tests=PURE,
+        of="digest",
     ),
     Mutation(
         name="sealed digest",
@@ -57,6 +66,7 @@ GUARDS = (
         text=f"{DIGEST}{LENGTH}    }}\n",
         instead=f"{LENGTH}    }}\n",
         tests=PURE,
+        of="digest",
     ),
     Mutation(
         name="sealed length",
@@ -64,6 +74,7 @@ GUARDS = (
         text=f"{DIGEST}{LENGTH}    }}\n",
         instead=f"{DIGEST}    }}\n",
         tests=PURE,
+        of="length",
     ),
     Mutation(
         name="receipt sequence",
@@ -71,6 +82,7 @@ GUARDS = (
         text="    if receipt.receipt_seq != wanted_seq or receipt.previous != wanted:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="receipt sequence",
     ),
     Mutation(
         name="receipt chain digest",
@@ -78,6 +90,15 @@ GUARDS = (
         text="    if receipt.receipt_seq != wanted_seq or receipt.previous != wanted:",
         instead="    if receipt.receipt_seq != wanted_seq:",
         tests=BY_RECEIPT,
+        of="receipt sequence",
+    ),
+    Mutation(
+        name="receipt sequence, when kept",
+        file="dockd/stages/confirm.py",
+        text="            receipts.check_succession(previous, receipt)\n",
+        instead="            pass\n",
+        tests=("tests/fault/test_uplink.py::test_p01_a_rolled_back_store_confirms_nothing_more",),
+        of="receipt sequence",
     ),
     Mutation(
         name="retention",
@@ -85,27 +106,29 @@ GUARDS = (
         text="kept_until - receipt.at < min_retention",
         instead="False",
         tests=BY_WARRANT,
+        of="retention",
     ),
     Mutation(
         name="retention before stored",
         file="dockd/stages/confirm.py",
         text="        enough = promised >= self.min_retention\n",
         instead="        enough = True\n",
-        tests=("tests/fault/test_uplink.py", "tests/fault/station"),
+        tests=("tests/fault/test_uplink.py::test_p01_too_short_a_retention_is_no_confirmation",),
+        of="retention",
     ),
     Mutation(
         name="the bytes that a store shows",
         file="dockd/stages/challenge.py",
         text='    if hmac.compare_digest(b"".join(answered), b"".join(expected)) and len(answered) == len(expected):\n',
         instead="    if True:\n",
-        tests=("tests/fault/test_lies.py",),
+        tests=(f"{LIES}::test_p01_a_store_that_signs_for_bytes_it_has_dropped_is_not_believed",),
     ),
     Mutation(
         name="a checkpoint that the store forgot",
         file="dockd/stages/witness.py",
         text="    if by == store.store and old_size < known:\n",
         instead="    if False:\n",
-        tests=("tests/fault/test_lies.py",),
+        tests=(f"{LIES}::test_p01_a_roll_back_is_noticed_at_the_next_checkpoint",),
     ),
     Mutation(
         name="receipt for this acquisition",
@@ -120,6 +143,7 @@ GUARDS = (
         text="_subject(holding) != for_this",
         instead="False",
         tests=BY_WARRANT,
+        of="holding statement",
     ),
     Mutation(
         name="holding of right now",
@@ -127,6 +151,7 @@ GUARDS = (
         text="not timedelta(0) <= now - asked_at <= HOLDING_FRESH",
         instead="False",
         tests=BY_WARRANT,
+        of="holding statement",
     ),
     Mutation(
         name="camera identity",
@@ -134,6 +159,15 @@ GUARDS = (
         text="camera_now != manifest.camera",
         instead="False",
         tests=BY_WARRANT,
+        of="camera identity",
+    ),
+    Mutation(
+        name="the camera that is there when erased",
+        file="dockd/reader/erase.py",
+        text="        if camera.identify() != warrant.camera:",
+        instead="        if False:",
+        tests=("tests/fault/reader/test_erase.py::test_p08_another_camera_in_its_place_is_not_erased",),
+        of="camera identity",
     ),
     Mutation(
         name="reread digest",
@@ -141,6 +175,7 @@ GUARDS = (
         text="len(digests) != 1",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="reread within this docking",
@@ -148,6 +183,7 @@ GUARDS = (
         text="reread.docking != docking or row.docking != docking",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="reread of this file",
@@ -155,6 +191,7 @@ GUARDS = (
         text="reread.file != row.file",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="durable custody entry",
@@ -162,6 +199,23 @@ GUARDS = (
         text="manifest.custody_seq >= custody_durable_size\n",
         instead="False\n",
         tests=BY_WARRANT,
+        of="durable custody entry",
+    ),
+    Mutation(
+        name="the sync of the custody log",
+        file="dockd/keep/custody_file.py",
+        text="        self._faults.act(Point.MIRROR_SYNC, os.fsync, self._fd)\n",
+        instead="",
+        tests=("tests/fault/keep/test_journal_faults.py",),
+        of="durable custody entry",
+    ),
+    Mutation(
+        name="the warrant's own custody entry",
+        file=ERASING,
+        text="            await commit(stay, permits)\n",
+        instead="            pass\n",
+        tests=("tests/fault/station/test_station.py::test_a_camera_is_read_stored_erased_and_ready",),
+        of="durable custody entry",
     ),
     Mutation(
         name="custody entry of this row",
@@ -169,6 +223,7 @@ GUARDS = (
         text="row.custody_seq != manifest.custody_seq",
         instead="False",
         tests=BY_WARRANT,
+        of="durable custody entry",
     ),
     Mutation(
         name="an operator's release",
@@ -197,6 +252,7 @@ GUARDS = (
         text="    if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):\n",
         instead="    if False:\n",
         tests=("tests/unit/test_erasing.py",),
+        of="holding statement",
     ),
     Mutation(
         name="the look from a fresh mount",
@@ -260,13 +316,17 @@ GUARDS = (
         text='        "its reads disagree": row.contested,\n',
         instead="",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="the reader's own second read",
         file="dockd/reader/child.py",
         text="        if not warrant.remnant and evidence not in self._reread:\n",
         instead="        if False:\n",
-        tests=("tests/fault/reader",),
+        tests=(
+            "tests/fault/reader/test_erase.py::test_p01_nothing_is_erased_that_this_reader_did_not_itself_read_again",
+        ),
+        of="reread",
     ),
     Mutation(
         name="the reader's own camera",
@@ -274,6 +334,7 @@ GUARDS = (
         text='"the warrant is for another camera": warrant.camera != camera',
         instead='"the warrant is for another camera": False',
         tests=BY_WARRANT,
+        of="camera identity",
     ),
 )
 
