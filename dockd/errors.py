@@ -108,6 +108,12 @@ class ReaderDied(DockdError):
     disposition = Disposition.RETRY
 
 
+class ReaderNotStarted(DockdError):
+    """No reader could be started, for want of descriptors, memory or processes. That says nothing about the camera."""
+
+    disposition = Disposition.RETRY
+
+
 class ClipChanged(DockdError):
     """The clip is not the file it was when it was listed: other size, time, inode or content."""
 

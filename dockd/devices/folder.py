@@ -7,6 +7,7 @@ that left and came back has still left: its docking ends.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -233,6 +234,8 @@ def _look(bay: _Bay, observer: BaseObserver) -> list[_Folder]:
             found = [_folder(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         _log.warning("bay_unreadable", bay=bay.number, reason=error.strerror)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # ours to want for: nobody has left for that
+            return list(bay.present.values())
         return []
     return sorted((folder for folder in found if folder), key=lambda folder: folder.name)
 

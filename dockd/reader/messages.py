@@ -50,6 +50,7 @@ _ERRORS: dict[str, type[DockdError]] = {
         errors.ClipRefused,
         errors.SpoolFull,
         errors.EraseFailed,
+        errors.ReaderNotStarted,
     )
 }
 

@@ -30,6 +30,7 @@ from dockd.errors import (
     DockdError,
     EraseFailed,
     ReaderDied,
+    ReaderNotStarted,
     SpoolFull,
 )
 from dockd.keep.journal import Journal
@@ -123,7 +124,7 @@ class Docking:
                 await self._give_back(blank)
             except CameraRefused as refusal:
                 await self._refuse(str(refusal), until=asyncio.Event())
-            except CameraNotReady as error:
+            except (CameraNotReady, ReaderNotStarted) as error:
                 pause_s = await self._note_not_ready(error)
             except DockdError as error:
                 if error.disposition is Disposition.FATAL:
@@ -245,7 +246,7 @@ class Docking:
         finally:
             self.camera = None
 
-    async def _note_not_ready(self, error: CameraNotReady) -> float:
+    async def _note_not_ready(self, error: CameraNotReady | ReaderNotStarted) -> float:
         """Say that nothing speaks against it, the first time in the log too. Returns when to try again, in seconds."""
         parts, plugged = self._parts, self.plugged
         self._state, self._note = "interrupted", f"{error}; it is tried again by itself"
