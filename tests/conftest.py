@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import loop_watch
 import pytest
 
 from dockd.control.client import ask
@@ -28,6 +29,18 @@ MIB = 1024 * 1024
 PATIENCE_S = 100.0
 POLL_S = 0.1
 SETTLED = ("ready", "attention", "refused")
+
+_WATCH = loop_watch.Watch()
+loop_watch.start(_WATCH)
+
+
+@pytest.fixture(autouse=True)
+def watch():
+    """What kept an event loop from its work since the test began, of which there may be nothing."""
+    _WATCH.take()
+    yield _WATCH
+    seen = _WATCH.take()
+    assert not seen, "\n".join(seen)
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

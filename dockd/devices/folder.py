@@ -101,8 +101,7 @@ class FolderSource:
                 await self._called()
         finally:
             self._loop = None
-            observer.stop()
-            await asyncio.to_thread(observer.join)
+            await asyncio.to_thread(_end, observer)
 
     async def identify(self, plugged: Plugged) -> Candidate:
         """Read its marker, and nothing else. Raises CameraRefused or CameraGone."""
@@ -216,6 +215,11 @@ class FolderAttachment:
         fd, self._root_fd = self._root_fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _end(observer: BaseObserver) -> None:
+    observer.stop()
+    observer.join()
 
 
 def _look(bay: _Bay, observer: BaseObserver) -> list[_Folder]:

@@ -22,7 +22,7 @@ from dockd.devices.port import Attachment, Candidate, Plugged, Unplugged
 from dockd.devices.usb.aside import aside
 from dockd.devices.usb.attachment import ANSWER_S, UsbAttachment, Where, read_blueprint
 from dockd.devices.usb.look import look
-from dockd.devices.usb.monitor import MAX_NOTED, Monitor
+from dockd.devices.usb.monitor import MAX_NOTED, Monitor, listening
 from dockd.devices.usb.mtp import MtpAttachment
 from dockd.devices.usb.tree import Part, UsbNode, blanks, judge, parts, printable, sound_serial, waits_for
 from dockd.errors import CameraGone, CameraNotReady, CameraRefused
@@ -105,7 +105,8 @@ class UsbSource:
 
     async def events(self) -> AsyncIterator[Plugged | Unplugged]:
         """What stands at the ports now, then every change. Ends by cancellation only."""
-        monitor = Monitor(self._wake)  # before the first look: nothing that comes later is missed
+        # Before the first look: nothing that comes later is missed.
+        monitor = Monitor(self._wake, await aside(listening))
         try:
             while True:
                 self._wake.clear()
