@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,10 @@ MIB = 1024 * 1024
 PATIENCE_S = 100.0
 POLL_S = 0.1
 SETTLED = ("ready", "attention", "refused")
+STRICT = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
+CARELESS = re.compile(
+    r"Exception ignored in|\b[A-Z]\w*Warning\b|never retrieved|never awaited|destroyed but it is pending"
+)
 
 _WATCH = loop_watch.Watch()
 loop_watch.start(_WATCH)
@@ -139,11 +144,13 @@ def sha256(path: Path) -> str:
 class Trial:
     """A trial set on loopback whose station and receiver are the real programs, to be started, killed and asked.
 
-    Every program that it starts is ended by `close`, by its pid.
+    They run in Python's development mode, with warnings as errors; one that left anything unclosed, or unawaited, fails
+    the test. Every program that it starts is ended by `close`, by its pid.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.mode = STRICT  # {} where figures are measured
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -169,6 +176,7 @@ class Trial:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | self.mode,
             )
         return self._programs[name]
 
@@ -193,6 +201,9 @@ class Trial:
             if program.poll() is None:
                 program.kill()
                 program.wait()
+        for name in self._programs:
+            careless = [line for line in self.log(name).splitlines() if CARELESS.search(line)]
+            assert not careless, f"the {name} was careless: {careless}"
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
@@ -284,11 +295,15 @@ def module_trial(tmp_path_factory):
 
 @pytest.fixture
 def trial_in():
-    """Makes trials in directories of the test's choice, which go with everything in them when it ends."""
+    """Makes trials in directories of the test's choice, which go with everything in them when it ends.
+
+    They are there to be measured: their programs run as users run them.
+    """
     trials = []
 
     def make(directory: Path) -> Trial:
         trials.append(Trial(directory))
+        trials[-1].mode = {}
         return trials[-1]
 
     yield make

@@ -178,13 +178,18 @@ def not_started(error: OSError) -> ReaderNotStarted:
 def _start(python: str, control: socket.socket, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Not on a thread of a pool: the program ends with the thread that starts it (PDEATHSIG)."""
     return subprocess.Popen(  # noqa: S603  our own module, by our own interpreter
-        [python, "-I", "-X", "utf8", "-m", "dockd.reader.forkserver", str(control.fileno())],
+        [python, "-I", "-X", "utf8", *_as_strict(), "-m", "dockd.reader.forkserver", str(control.fileno())],
         pass_fds=(control.fileno(),),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
         env=environment,
     )
+
+
+def _as_strict() -> list[str]:
+    """Python's development mode, and what becomes of warnings, as in this program."""
+    return [*(["-X", "dev"] if sys.flags.dev_mode else []), *(f"-W{action}" for action in sys.warnoptions)]
 
 
 def _environment(rules: str | None) -> dict[str, str]:

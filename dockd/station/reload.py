@@ -64,6 +64,7 @@ class Live:
         try:
             await asyncio.to_thread(self._watch, observer, heard)
             loop.add_signal_handler(signal.SIGHUP, changed.set)
+            changed.set()  # it may have changed between its reading and the watching
             while True:
                 await changed.wait()
                 changed.clear()
