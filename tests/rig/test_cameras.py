@@ -101,6 +101,8 @@ def test_an_mtp_camera_is_read_stored_and_erased(module_dock, tmp_path, mp4):
     dock.enrol("X-MTP")
     name = dock.bays.plug_device(str(MTP_BAY), "usb-mtp", rootdir=str(folder), serial="X-MTP", readonly=False)
     dock.settled(MTP_BAY, "ready")
+    shown = dock.machine.run("udevadm info --name=$(find /dev/bus/usb -group dockd)", check=True).out
+    assert "CURRENT_TAGS" not in shown or "uaccess" not in shown.partition("CURRENT_TAGS=")[2].partition("\n")[0], shown
     digests = sorted([hashlib.sha256(content).hexdigest()] for content in files.values())
     assert sorted(dock.stored("X-MTP").values()) == digests
     assert not [path for path in folder.rglob("*") if path.is_file()]
