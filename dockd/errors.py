@@ -90,6 +90,12 @@ class CameraBlank(CameraRefused):
         self.serial = serial
 
 
+class CameraNotReady(DockdError):
+    """The camera cannot be had as things are now, and nothing speaks against it: that may pass by itself."""
+
+    disposition = Disposition.RETRY
+
+
 class CameraGone(DockdError):
     """The camera left its bay."""
 
@@ -98,6 +104,12 @@ class CameraGone(DockdError):
 
 class ReaderDied(DockdError):
     """The reader process ended, or broke its protocol, before it answered."""
+
+    disposition = Disposition.RETRY
+
+
+class ReaderNotStarted(DockdError):
+    """No reader could be started, for want of descriptors, memory or processes. That says nothing about the camera."""
 
     disposition = Disposition.RETRY
 
@@ -189,6 +201,10 @@ class UploadLost(StoreError):
     """The store no longer knows this upload: register again; it may also be finished."""
 
 
+class ObjectLost(UploadLost):
+    """The store stands by its receipt, and no longer has the object as it was signed for: it takes it again."""
+
+
 class StoreIncomplete(StoreError):
     """The store has not got all bytes of this acquisition yet: push the rest."""
 
@@ -218,7 +234,11 @@ class StoreUntrusted(StoreError):
 
 
 class StoreForgot(StoreUntrusted):
-    """The store does not hold what it confirmed."""
+    """The store does not hold what it confirmed; `receipt_stands`: it knows of its receipt none the less."""
+
+    def __init__(self, message: str, *, receipt_stands: bool = False) -> None:
+        super().__init__(message)
+        self.receipt_stands = receipt_stands
 
 
 class StoreUnproven(StoreError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from typing import TYPE_CHECKING, TextIO, cast
@@ -16,8 +15,11 @@ if TYPE_CHECKING:
 _CHATTY = ("httpx", "httpcore", "watchdog", "uvicorn.access", "asyncio", "aiofiles")
 
 
-class _Stderr(io.TextIOBase):
-    """Whatever sys.stderr is when a line is written: tests and terminals exchange it."""
+class _Stderr:
+    """Whatever sys.stderr is when a line is written: tests and terminals exchange it.
+
+    No io.TextIOBase: the end of the program would flush it when nothing of this module is left.
+    """
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -31,6 +33,7 @@ def set_up(level: str = "info", format: str = "auto") -> None:  # noqa: A002  th
 
     `format` is "json", "console" or "auto": JSON unless stderr is a terminal.
     """
+    stderr = cast("TextIO", _Stderr())
     number = logging.getLevelNamesMapping()[level.upper()]
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
@@ -48,10 +51,10 @@ def set_up(level: str = "info", format: str = "auto") -> None:  # noqa: A002  th
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(stderr),
         cache_logger_on_first_use=False,  # a reload has to reach loggers that were used before
     )
-    handler = logging.StreamHandler(_Stderr())
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

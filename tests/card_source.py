@@ -155,6 +155,9 @@ class CardSource:
         return Candidate(identity=card.identity, profiles=(card.profile,), enrolled=True)
 
     async def attach(self, plugged, candidate):
+        wrong = self._card(plugged).wrong.get("attach")
+        if wrong:
+            raise wrong.pop(0)
         attachment = CardAttachment(self._card(plugged))
         assert attachment.identity == candidate.identity
         await attachment.open()

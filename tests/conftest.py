@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import loop_watch
 import pytest
 
 from dockd.control.client import ask
@@ -34,6 +36,22 @@ pytest_plugins = (  # servers that live as long as the session
     "servers.swift",
 )
 SETTLED = ("ready", "attention", "refused")
+STRICT = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
+CARELESS = re.compile(
+    r"Exception ignored in|\b[A-Z]\w*Warning\b|never retrieved|never awaited|destroyed but it is pending"
+)
+
+_WATCH = loop_watch.Watch()
+loop_watch.start(_WATCH)
+
+
+@pytest.fixture(autouse=True)
+def watch():
+    """What kept an event loop from its work since the test began, of which there may be nothing."""
+    _WATCH.take()
+    yield _WATCH
+    seen = _WATCH.take()
+    assert not seen, "\n".join(seen)
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
@@ -132,11 +150,13 @@ def sha256(path: Path) -> str:
 class Trial:
     """A trial set on loopback whose station and receiver are the real programs, to be started, killed and asked.
 
-    Every program that it starts is ended by `close`, by its pid.
+    They run in Python's development mode, with warnings as errors; one that left anything unclosed, or unawaited, fails
+    the test. Every program that it starts is ended by `close`, by its pid.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.mode = STRICT  # {} where figures are measured
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -162,6 +182,7 @@ class Trial:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | self.mode,
             )
         return self._programs[name]
 
@@ -186,6 +207,9 @@ class Trial:
             if program.poll() is None:
                 program.kill()
                 program.wait()
+        for name in self._programs:
+            careless = [line for line in self.log(name).splitlines() if CARELESS.search(line)]
+            assert not careless, f"the {name} was careless: {careless}"
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
@@ -277,11 +301,15 @@ def module_trial(tmp_path_factory):
 
 @pytest.fixture
 def trial_in():
-    """Makes trials in directories of the test's choice, which go with everything in them when it ends."""
+    """Makes trials in directories of the test's choice, which go with everything in them when it ends.
+
+    They are there to be measured: their programs run as users run them.
+    """
     trials = []
 
     def make(directory: Path) -> Trial:
         trials.append(Trial(directory))
+        trials[-1].mode = {}
         return trials[-1]
 
     yield make

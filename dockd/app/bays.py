@@ -10,7 +10,7 @@ from pathlib import Path
 from dockd.config.load import load_station
 from dockd.devices.usb.aside import aside
 from dockd.devices.usb.look import look
-from dockd.devices.usb.monitor import Monitor
+from dockd.devices.usb.monitor import Monitor, listening
 from dockd.devices.usb.tree import UsbNode, judge, sound_serial, waits_for
 from dockd.errors import CameraRefused
 from dockd.model import BayNumber
@@ -41,7 +41,7 @@ def ports(config: Path | None) -> tuple[PortLine, ...]:
 async def arrivals(ready: Callable[[], None]) -> AsyncGenerator[UsbNode, None]:
     """What is plugged after `ready` was called, hubs left out, each arrival once. Ends by cancellation only."""
     wake = asyncio.Event()
-    monitor = Monitor(wake)
+    monitor = Monitor(wake, await aside(listening))
     try:
         known = {node.key for node in await aside(look)}
         ready()

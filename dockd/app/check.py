@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
+
+from cryptography import x509
 
 from dockd.app.guard import readable_secrets
 from dockd.app.stores import policy_of
@@ -19,6 +22,7 @@ from dockd.station.reload import known_profiles
 
 _T = TypeVar("_T")
 _LEAST_RECIPIENTS = 2
+_SOON = timedelta(days=30)
 
 
 def check_station(path: Path, config: StationConfig) -> None:
@@ -76,6 +80,46 @@ def check_receiver(path: Path, config: ReceiverConfig) -> None:
         )
     found.certificate(config.receiver.tls_cert, config.receiver.tls_key)
     found.finish()
+
+
+def careful_station(config: StationConfig, now: datetime) -> tuple[str, ...]:
+    """Sentences about what is no mistake, and stops a station that was checked all the same, now or soon."""
+    found: list[str] = []
+    for name, store in config.store.items():
+        what = f"store.{name}.ca_file: {store.ca_file}"
+        found += _expiry(what, _certificates(store.ca_file), now, f"nothing is sent to {name}, nor erased on its word")
+    return tuple(found)
+
+
+def careful_receiver(config: ReceiverConfig, now: datetime) -> tuple[str, ...]:
+    """The same for a receiver."""
+    file = config.receiver.tls_cert
+    own = _certificates(file)[:1]  # what follows only leads to its authority
+    return _expiry(f"receiver.tls_cert: {file}", own, now, "stations send nothing to this receiver")
+
+
+def _certificates(file: Path) -> list[x509.Certificate]:
+    """Those in a file that OpenSSL can use; none where it says in a way of its own what they are."""
+    try:
+        return x509.load_pem_x509_certificates(file.read_bytes())
+    except ValueError:
+        return []
+
+
+def _expiry(what: str, certificates: list[x509.Certificate], now: datetime, effect: str) -> tuple[str, ...]:
+    """Whether one of the certificates is good for a while. Others beside it may be old, or not good yet."""
+    if not certificates:
+        return ()
+    begun = [one for one in certificates if one.not_valid_before_utc <= now]
+    if not begun:
+        first = min(one.not_valid_before_utc for one in certificates)
+        return (f"{what} is not valid before {first:%Y-%m-%d %H:%M} UTC: until then {effect}",)
+    last = max(one.not_valid_after_utc for one in begun)
+    if last < now:
+        return (f"{what} expired on {last:%Y-%m-%d %H:%M} UTC: {effect} until it is replaced",)
+    if last < now + _SOON:
+        return (f"{what} expires on {last:%Y-%m-%d %H:%M} UTC: from then on {effect}",)
+    return ()
 
 
 class _Findings:

@@ -81,8 +81,15 @@ async def serve(listener: socket.socket, api: ControlApi) -> None:
 
 
 async def _serve_one(connection: socket.socket, api: ControlApi) -> None:
-    operator = await asyncio.to_thread(_operator, connection)  # the account's name may come over a network
-    reader, writer = await asyncio.open_connection(sock=connection, limit=_REQUEST_LIMIT)
+    try:
+        operator = await asyncio.to_thread(_operator, connection)  # the account's name may come over a network
+        reader, writer = await asyncio.open_connection(sock=connection, limit=_REQUEST_LIMIT)
+    except BaseException as error:
+        connection.close()
+        if not isinstance(error, OSError):
+            raise
+        _log.warning("control_connection_not_taken", reason=error.strerror)
+        return
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):
             line = await _request(reader)

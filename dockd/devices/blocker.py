@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from dockd.blocker.messages import Answer, BlockerError, Request, receive
-from dockd.errors import CameraGone, CameraRefused, DockdError, EraseFailed
+from dockd.errors import CameraGone, CameraNotReady, CameraRefused, DockdError, EraseFailed
 
 _CONNECT_S = 5.0
 _RETRY_S = 0.05
@@ -59,7 +59,7 @@ class Blocker:
         await self.aclose()
 
     async def open(self) -> None:
-        """Connect. Raises CameraRefused, with what to do, where no write blocker answers. Nothing is left open then."""
+        """Connect. Raises CameraNotReady, with what to do, where none answers. Nothing is left open then."""
         if self._connection is not None:
             return
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -69,9 +69,9 @@ class Blocker:
                 await self._connect(connection)
         except OSError as error:  # TimeoutError is one
             connection.close()
-            raise CameraRefused(
+            raise CameraNotReady(
                 f"no write blocker answers at {self._path} ({error.strerror or 'it is too busy'}): "
-                "see `systemctl status dockd-blocker.socket`, then dock the camera again"
+                "see `systemctl status dockd-blocker.socket`"
             ) from error
         except BaseException:
             connection.close()
@@ -82,7 +82,7 @@ class Blocker:
         """Lock the volume, check that, and mount it read-only: descriptors of its root (O_PATH) and of its device.
 
         After `write`, what was written is on the medium first. The old descriptors must be closed. Raises CameraGone;
-        CameraRefused, or EraseFailed once this connection wrote.
+        CameraRefused or CameraNotReady, or EraseFailed once this connection wrote.
         """
         root, block = await self._mounted(_request("read", volume))
         self._wrote = False
@@ -149,15 +149,17 @@ class Blocker:
             datagram, descriptors = receive(connection)
         except OSError as error:
             self._drop()
-            raise self._failed(f"the write blocker went away: {error.strerror}") from error
+            raise self._failed(f"the write blocker went away: {error.strerror}", CameraNotReady) from error
         except BaseException:  # an answer that nobody waits for must not be taken for the next one's
             self._drop()
             raise
+        if not datagram:
+            self._drop()
+            words = "the write blocker went away; its part of systemd's journal says why"
+            raise self._failed(words, CameraNotReady)
         try:
-            if not datagram:
-                raise self._failed("the write blocker went away; its part of systemd's journal says why")
             return Answer.decode(datagram), descriptors
-        except (BlockerError, DockdError) as error:
+        except BlockerError as error:
             _close(descriptors)
             self._drop()
             raise self._failed(str(error)) from error
@@ -169,10 +171,11 @@ class Blocker:
             raise CameraGone(answer.message)
         if answer.error == "discard_unsupported":
             raise DiscardUnsupported(answer.message)
-        raise self._failed(answer.message)
+        raise self._failed(answer.message, CameraNotReady if answer.error == "busy" else CameraRefused)
 
-    def _failed(self, message: str) -> DockdError:
-        return EraseFailed(message) if self._wrote else CameraRefused(message)
+    def _failed(self, message: str, otherwise: type[DockdError] = CameraRefused) -> DockdError:
+        """An erasing that failed, once this connection wrote; else `otherwise`."""
+        return EraseFailed(message) if self._wrote else otherwise(message)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

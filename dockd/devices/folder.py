@@ -7,6 +7,7 @@ that left and came back has still left: its docking ends.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -100,8 +101,7 @@ class FolderSource:
                 await self._called()
         finally:
             self._loop = None
-            observer.stop()
-            await asyncio.to_thread(observer.join)
+            await asyncio.to_thread(_end, observer)
 
     async def identify(self, plugged: Plugged) -> Candidate:
         """Read its marker, and nothing else. Raises CameraRefused or CameraGone."""
@@ -217,6 +217,11 @@ class FolderAttachment:
             os.close(fd)
 
 
+def _end(observer: BaseObserver) -> None:
+    observer.stop()
+    observer.join()
+
+
 def _look(bay: _Bay, observer: BaseObserver) -> list[_Folder]:
     """Watch the bay if it is not watched yet, then list it: nothing that comes later is missed. Blocks."""
     try:
@@ -233,6 +238,8 @@ def _look(bay: _Bay, observer: BaseObserver) -> list[_Folder]:
             found = [_folder(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         _log.warning("bay_unreadable", bay=bay.number, reason=error.strerror)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # ours to want for: nobody has left for that
+            return list(bay.present.values())
         return []
     return sorted((folder for folder in found if folder), key=lambda folder: folder.name)
 

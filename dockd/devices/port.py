@@ -98,13 +98,15 @@ class DeviceSource(Protocol):
     async def identify(self, plugged: Plugged) -> Candidate:
         """Who it says it is. Nothing is mounted, and no file is read but a folder's marker.
 
-        Raises CameraRefused, with a sentence for the operator, for what is no camera; CameraGone where it left.
+        Raises CameraRefused, with a sentence for the operator, for what is no camera; CameraNotReady where that cannot
+        be told yet; CameraGone where it left.
         """
 
     async def attach(self, plugged: Plugged, candidate: Candidate) -> Attachment:
         """Make an admitted camera reachable: read-only, and of its files only the names that a profile asks for.
 
-        Raises CameraRefused where none of the candidate's profiles fits after all; CameraGone where it left.
+        Raises CameraRefused where none of the candidate's profiles fits after all; CameraNotReady where it cannot be
+        reached now; CameraGone where it left.
         After cancellation nothing stays attached.
         """
 

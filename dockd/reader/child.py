@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from dockd.errors import (
     DockdError,
     EraseFailed,
     ReaderDied,
+    ReaderNotStarted,
     VerificationFailed,
     WarrantRefused,
 )
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from dockd.core.warrant import EraseWarrant
 
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _BATCH_ENTRIES = 200
 _BATCH_BYTES = 32 * 1024  # one entry has at most about 14 KiB: a batch stays below the cap of a message
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -56,7 +59,7 @@ def run(start: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, .
         fields = messages.unpack(start, None)
         link = _Link(channel, Epoch(messages.integer(fields, "epoch")))
         try:
-            session = _Session(link, _work(fields, link, incoming_fd, camera_fds))
+            session = _begin(fields, link, incoming_fd, camera_fds)
             link.send("ready")
             session.serve()
         except Unwanted:
@@ -66,6 +69,18 @@ def run(start: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, .
         except Exception as error:  # noqa: BLE001  whatever it is, the daemon hears of it, and this reader ends
             return link.give_up(error, {"error": "ReaderDied", "message": _words(error)})
     return os.EX_OK
+
+
+def _begin(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tuple[int, ...]) -> _Session:
+    """Raises ReaderNotStarted where the machine is short of something, before anything was asked of the camera."""
+    try:
+        return _Session(link, _work(fields, link, incoming_fd, camera_fds))
+    except MemoryError as error:
+        raise ReaderNotStarted("no reader could be started: there is not enough memory") from error
+    except OSError as error:
+        if error.errno not in _SHORTAGES:
+            raise
+        raise ReaderNotStarted(f"no reader could be started: {error.strerror}") from error
 
 
 def _work(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tuple[int, ...]) -> Work:

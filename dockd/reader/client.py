@@ -30,7 +30,7 @@ from dockd.reader import messages
 from dockd.reader.handover import descriptors, medium_to_wire
 from dockd.reader.plan import ErasePlan, batches, words_from_wire
 from dockd.reader.rules import ClipRules
-from dockd.reader.server import ForkServerProgram, Started
+from dockd.reader.server import ForkServerProgram, Started, not_started
 
 __all__ = ["ClipRules", "ErasePlan", "ForkServer", "OnProgress", "Reader"]
 
@@ -52,7 +52,9 @@ class ForkServer:
 
     @classmethod
     async def start(cls, *, python: str | None = None, faults: str | None = None) -> ForkServer:
-        """Start the program. To be called on the main thread: readers die with the thread that started it.
+        """Start the program. Raises ReaderNotStarted.
+
+        To be called on the main thread: readers die with the thread that started it.
 
         `faults`, for tests alone, replaces what the environment says (dockd.faults).
         """
@@ -78,11 +80,15 @@ class ForkServer:
         rules: ClipRules,
         on_progress: OnProgress,
     ) -> Reader:
-        """A new reader for one docking; all descriptors stay the caller's. Raises ReaderDied, CameraGone.
+        """A new reader for one docking; all descriptors stay the caller's.
 
-        After cancellation no reader is left, or one that was already sent SIGKILL.
+        Raises ReaderNotStarted, ReaderDied, CameraGone. After cancellation no reader is left, or one that was already
+        sent SIGKILL.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise not_started(error) from error
         start = messages.pack(
             epoch,
             "start",
@@ -117,7 +123,10 @@ class ForkServer:
         if self._program is None or not self._program.alive:
             if self._program is not None:
                 _log.error("fork_server_died", pid=self._program.pid)
-            self._program = ForkServerProgram(self._python, self._faults)
+            try:
+                self._program = ForkServerProgram(self._python, self._faults)
+            except OSError as error:
+                raise not_started(error) from error
         return self._program
 
 

@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import select
+import signal
 import socket
 import sys
 
@@ -42,7 +43,7 @@ class _Server:
     def _answer(self) -> bool:
         """One request. False: there will be no more."""
         try:
-            request, descriptors, _, _ = socket.recv_fds(
+            request, descriptors, flags, _ = socket.recv_fds(
                 self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS + MAX_DESCRIPTORS
             )
         except OSError:  # it was reset: the daemon left with an answer unread
@@ -50,10 +51,10 @@ class _Server:
         if not request:
             return False
         try:
-            if len(descriptors) >= _DESCRIPTORS:
-                self._start(request, descriptors[0], descriptors[1], tuple(descriptors[2:]))
+            if flags & socket.MSG_CTRUNC or len(descriptors) < _DESCRIPTORS:
+                self._say("failed", message="the fork server has no descriptors left")
             else:
-                self._say("failed", message="a request without its descriptors")
+                self._start(request, descriptors[0], descriptors[1], tuple(descriptors[2:]))
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -64,7 +65,7 @@ class _Server:
         try:
             pid = os.fork()
         except OSError as error:
-            self._say("failed", message=f"no reader could be started: {error.strerror}")
+            self._say("failed", message=error.strerror or str(error))
             return
         if pid == 0:
             status = os.EX_SOFTWARE
@@ -72,7 +73,13 @@ class _Server:
                 status = child.run(request, incoming_fd, socket_fd, camera_fds, server)
             finally:
                 os._exit(status)  # nothing of the server's own may run in the child
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # it is ours and was not waited for: the number is its own
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._say("failed", message=error.strerror or str(error))
+            return
         self._readers[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
         self._say("started", descriptors=(pidfd,), pid=pid)

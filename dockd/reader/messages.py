@@ -42,6 +42,7 @@ _ERRORS: dict[str, type[DockdError]] = {
     kind.__name__: kind
     for kind in (
         errors.CameraGone,
+        errors.CameraNotReady,
         errors.CameraRefused,
         errors.ClipChanged,
         errors.ClipBusy,
@@ -49,6 +50,7 @@ _ERRORS: dict[str, type[DockdError]] = {
         errors.ClipRefused,
         errors.SpoolFull,
         errors.EraseFailed,
+        errors.ReaderNotStarted,
     )
 }
 

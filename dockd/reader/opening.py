@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def open_camera(medium: Medium, identity: CameraIdentity) -> Camera:
-    """The camera behind a medium, whose descriptors become its own. Raises CameraGone, CameraRefused."""
+    """The camera behind a medium, whose descriptors become its own.
+
+    Raises CameraGone, CameraNotReady, CameraRefused.
+    """
     match medium.kind:
         case MediumKind.FOLDER | MediumKind.VOLUMES:
             return MountedCamera(medium, identity)

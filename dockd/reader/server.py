@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dockd import faults
 from dockd.core import canonical
-from dockd.errors import ReaderDied, VerificationFailed
+from dockd.errors import ReaderNotStarted, VerificationFailed
 from dockd.reader.messages import MAX_MESSAGE_BYTES
 
 STOP_S = 2.0  # that the program is given to end by itself
@@ -48,20 +48,26 @@ class ForkServerProgram:
                 self._control.close()
                 raise
         self.pid = self._popen.pid
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self._popen.kill()
+            self._popen.wait()
+            self._control.close()
+            raise
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(self._pidfd, self._on_end)
         self._loop.add_reader(self._control.fileno(), self._on_message)
 
     async def fork(self, start: bytes, descriptors: tuple[int, ...]) -> Started:
-        """Ask for a reader. Raises ReaderDied.
+        """Ask for a reader. Raises ReaderNotStarted.
 
         After cancellation the reader, if it comes to be, is killed.
         """
         try:
             socket.send_fds(self._control, [start], list(descriptors))
         except OSError as error:
-            raise ReaderDied(f"the fork server takes no requests: {error.strerror}") from error
+            raise not_started(error) from error
         started: asyncio.Future[Started] = self._loop.create_future()
         self._pending.append(started)
         return await started
@@ -98,14 +104,19 @@ class ForkServerProgram:
 
     def _take(self, fields: dict[str, int | str], descriptors: list[int]) -> None:
         match fields["kind"]:
-            case "started":
+            case "started" if descriptors:
                 self._started(int(fields["pid"]), descriptors[0])
+            case "started":  # it ends by itself: the other end of its socket is closed
+                self._not_started("there was no descriptor free to hold it by")
             case "failed":
-                started = self._pending.popleft()
-                if not started.done():
-                    started.set_exception(ReaderDied(str(fields["message"])))
+                self._not_started(str(fields["message"]))
             case "ended":
                 self._forget(int(fields["pid"]), _how(int(fields["signal"]), int(fields["status"])))
+
+    def _not_started(self, why: str) -> None:
+        started = self._pending.popleft()
+        if not started.done():
+            started.set_exception(ReaderNotStarted(f"no reader could be started: {why}"))
 
     def _started(self, pid: int, pidfd: int) -> None:
         ended: asyncio.Future[str] = self._loop.create_future()
@@ -150,7 +161,7 @@ class ForkServerProgram:
         while self._pending:
             started = self._pending.popleft()
             if not started.done():
-                started.set_exception(ReaderDied(f"the fork server cannot be used: {why}"))
+                started.set_exception(ReaderNotStarted(f"no reader could be started: the fork server: {why}"))
 
     def _close_control(self) -> None:
         if self.alive:
@@ -159,16 +170,26 @@ class ForkServerProgram:
             self._control.close()
 
 
+def not_started(error: OSError) -> ReaderNotStarted:
+    """Of an error of the machine."""
+    return ReaderNotStarted(f"no reader could be started: {error.strerror or error}")
+
+
 def _start(python: str, control: socket.socket, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Not on a thread of a pool: the program ends with the thread that starts it (PDEATHSIG)."""
     return subprocess.Popen(  # noqa: S603  our own module, by our own interpreter
-        [python, "-I", "-X", "utf8", "-m", "dockd.reader.forkserver", str(control.fileno())],
+        [python, "-I", "-X", "utf8", *_as_strict(), "-m", "dockd.reader.forkserver", str(control.fileno())],
         pass_fds=(control.fileno(),),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
         env=environment,
     )
+
+
+def _as_strict() -> list[str]:
+    """Python's development mode, and what becomes of warnings, as in this program."""
+    return [*(["-X", "dev"] if sys.flags.dev_mode else []), *(f"-W{action}" for action in sys.warnoptions)]
 
 
 def _environment(rules: str | None) -> dict[str, str]:

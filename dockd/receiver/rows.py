@@ -143,8 +143,33 @@ def set_state(db: sqlite3.Connection, upload: str, state: str) -> None:
     db.execute("UPDATE acquisition SET state = ? WHERE upload = ?", (state, upload))
 
 
+def reopen(db: sqlite3.Connection, upload: str, expires_at: datetime) -> None:
+    """Take the bytes of a stored acquisition anew, from the first."""
+    db.execute(
+        "UPDATE acquisition SET state = 'open', durable_bytes = 0, expires_us = ?"
+        " WHERE upload = ? AND state = 'stored'",
+        (to_us(expires_at), upload),
+    )
+
+
+def settle(db: sqlite3.Connection, upload: str) -> None:
+    """Call an acquisition stored again that was reopened, and is verified by now."""
+    db.execute("UPDATE acquisition SET state = 'stored' WHERE upload = ? AND state = 'verified'", (upload,))
+
+
 def drop_announced(db: sqlite3.Connection, upload: str) -> bool:
-    """Forget an open upload and its announcement; False where it is not open."""
+    """Forget an open upload and its announcement; False where it is not open.
+
+    What a receipt was given for is never forgotten: of that only the bytes are dropped that were sent again.
+    """
+    reopened = db.execute(
+        "UPDATE acquisition SET state = 'stored', durable_bytes = size_bytes WHERE upload = ? AND state = 'open' AND"
+        " EXISTS (SELECT 1 FROM receipt WHERE receipt.station = acquisition.station"
+        " AND receipt.acquisition = acquisition.acquisition)",
+        (upload,),
+    ).rowcount
+    if reopened:
+        return True
     return db.execute("DELETE FROM acquisition WHERE upload = ? AND state = 'open'", (upload,)).rowcount == 1
 
 

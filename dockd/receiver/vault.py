@@ -7,7 +7,6 @@ import base64
 import os
 import shutil
 import sqlite3
-import stat
 from dataclasses import replace
 
 import structlog
@@ -26,7 +25,8 @@ from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout, Stored, signature_of
-from dockd.receiver.part import HeaderWrong, check_header, hash_file, hash_ranges, read_prefix
+from dockd.receiver.look import Gone, look, set_aside
+from dockd.receiver.part import HeaderWrong, check_header, hash_ranges, read_prefix
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.rows import Announced, Given
 from dockd.receiver.sessions import Caller
@@ -92,12 +92,12 @@ class Vault:
                     "this id, or this sealed clip, was announced with another manifest: what was announced first "
                     "stands; a person has to find out why there are two",
                 )
-            if free - rows.outstanding_bytes(db) - self._settings.reserve_bytes < one.size_bytes:
-                raise disk_full(f"there is no room for another {one.size_bytes} bytes")
+            self._require_room(db, free, one.size_bytes)
             rows.add_announced(db, one)
             return one, True
 
-        return await self._catalogue.run(add, Point.ANNOUNCED_ROW)
+        found, new = await self._catalogue.run(add, Point.ANNOUNCED_ROW)
+        return (await self._reopen_lost(found, free) if found.state == rows.STORED else found), new
 
     async def receipt(self, station: StationId, acquisition: str, manifest_digest: str) -> SignedBytes:
         """The receipt for a complete acquisition: given once, the same for ever."""
@@ -147,11 +147,13 @@ class Vault:
         return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
 
     async def _signed_for(self, station: StationId, acquisition: str) -> tuple[Announced, Given]:
-        """What a receipt was given for. Raises Problem INCOMPLETE or NOT_FOUND."""
+        """What a receipt was given for. Raises Problem INCOMPLETE, OBJECT_LOST or NOT_FOUND."""
         one = await self.find(station, acquisition)
         given = await self._catalogue.run(lambda db: rows.receipt(db, one.station, one.acquisition))
-        if one.state != rows.STORED or given is None:
+        if given is None:
             raise _incomplete(one)
+        if one.state != rows.STORED:
+            raise _lost(one, FileNotFoundError("it was lost, and has not been sent again to the end"))
         return one, given
 
     # --- announcing
@@ -199,6 +201,34 @@ class Vault:
                 "with the store's",
             )
 
+    def _require_room(self, db: sqlite3.Connection, free: int, size_bytes: int) -> None:
+        if free - rows.outstanding_bytes(db) - self._settings.reserve_bytes < size_bytes:
+            raise disk_full(f"there is no room for another {size_bytes} bytes")
+
+    async def _reopen_lost(self, one: Announced, free: int) -> Announced:
+        """Take the bytes anew of what was signed for and is provably gone; its receipt stands. Else change nothing."""
+        async with self._uploads.hold(one.upload):
+            one = await self.find(one.station, one.acquisition)  # as it is now that nobody else changes it
+            if one.state != rows.STORED:
+                return one
+            try:
+                await asyncio.to_thread(self._look, one)
+            except Gone as error:
+                _log.critical("object_sent_again", station=one.station, acquisition=one.acquisition, error=str(error))
+            except OSError as error:
+                _log.critical("object_lost", station=one.station, acquisition=one.acquisition, error=str(error))
+                return one
+            else:
+                return one
+            expires_at = self._clock.now() + self._settings.upload_expiry
+
+            def reopen(db: sqlite3.Connection) -> None:
+                self._require_room(db, free, one.size_bytes)
+                rows.reopen(db, one.upload, expires_at)
+
+            await self._catalogue.run(reopen, Point.ANNOUNCED_ROW)
+            return replace(one, state=rows.OPEN, durable_bytes=0, expires_at=expires_at)
+
     # --- storing
 
     async def _check_complete(self, one: Announced) -> Announced:
@@ -231,6 +261,7 @@ class Vault:
         def give(db: sqlite3.Connection) -> Given:
             given = rows.receipt(db, one.station, one.acquisition)
             if given is not None:
+                rows.settle(db, one.upload)  # where it was sent again
                 return given
             last, witnessed = rows.last_receipt(db, one.station), rows.cosigned(db, one.station)
             receipt_seq = last.receipt_seq + 1 if last else 1
@@ -259,22 +290,7 @@ class Vault:
         return await self._catalogue.run(give, Point.RECEIPT_ROW)
 
     def _look(self, one: Announced) -> None:
-        """Reopen the object. Raises OSError where it is not there as it was signed for."""
-        stored = self._layout.stored(one.station, one.acquisition)
-        descriptor = os.open(stored.clip, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            found = os.fstat(descriptor)
-            os.pread(descriptor, 1, one.size_bytes - 1)
-        finally:
-            os.close(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != one.size_bytes:
-            raise OSError(f"{stored.clip} has {found.st_size} bytes instead of {one.size_bytes}")
-        if stored.manifest.read_bytes() != one.manifest.payload:
-            raise OSError(f"{stored.manifest} is not the manifest that was signed for")
-        if self._settings.holding_rehash:
-            digest = hash_file(stored.clip, one.size_bytes).hexdigest()
-            if "sha256:" + digest != one.sealed_digest:
-                raise OSError(f"{stored.clip} has the digest {digest}")
+        look(self._layout.stored(one.station, one.acquisition), one, rehash=self._settings.holding_rehash)
 
 
 def _take_over(layout: Layout, one: Announced) -> None:
@@ -292,6 +308,8 @@ def _take_over(layout: Layout, one: Announced) -> None:
         write_file(path, content, points=faultpoints.STORED, faults=faults)
     # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
     if source.exists():
+        if os.path.lexists(stored.clip):
+            set_aside(stored.clip)
         source.chmod(0o400)
         faults.act(Point.MOVE, source.rename, stored.clip)
     for directory in (stored.directory, source.parent):

@@ -35,8 +35,8 @@ async def identify(
 ) -> Candidate:
     """Who it is, if it may be attached; with no profiles but those that admit it.
 
-    Raises CameraRefused or CameraGone. `docked` is asked last, and nothing is awaited after that: of two with one
-    serial, one is always seen, if the caller notes the other before it awaits anything.
+    Raises CameraRefused, CameraNotReady or CameraGone. `docked` is asked last, and nothing is awaited after that: of
+    two with one serial, one is always seen, if the caller notes the other before it awaits anything.
     """
     candidate = await source.identify(plugged)
     enrolment = await journal.read(partial(_enrolment, candidate))

@@ -19,7 +19,15 @@ from dockd.core.lifecycle import DeliveryEvent, DeliveryState
 from dockd.core.policy import StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.warrant import SignedConfirmation
-from dockd.errors import StoreForgot, StoreIncomplete, StoreRefused, StoreUntrusted, UploadLost, VerificationFailed
+from dockd.errors import (
+    ObjectLost,
+    StoreForgot,
+    StoreIncomplete,
+    StoreRefused,
+    StoreUntrusted,
+    UploadLost,
+    VerificationFailed,
+)
 from dockd.keep.aside import was_former
 from dockd.keep.deliveries import Delivery
 from dockd.keep.journal import Journal
@@ -220,7 +228,10 @@ async def holding(
             signed, store_key=store.key, store=store.store, station=station, manifest=manifest.payload, nonce=nonce
         )
     except (StoreIncomplete, UploadLost) as error:
-        raise StoreForgot(f"the store signed for {acquisition} but does not hold it: {error}") from error
+        raise StoreForgot(
+            f"the store signed for {acquisition} but does not hold it: {error}",
+            receipt_stands=isinstance(error, ObjectLost),
+        ) from error
     except VerificationFailed as error:
         raise StoreUntrusted(f"the store's holding statement for {acquisition} cannot be trusted: {error}") from error
 

@@ -244,7 +244,8 @@ class Course:
             return await step
         except ReaderDied as error:
             if self._postponed.strike(row.acquisition) >= STRIKES:
-                self._postponed.aside(row.acquisition, f"it ended {STRIKES} readers, the last one: {error}")
+                why = f"it ended {STRIKES} readers, the last one: {error}"
+                self._postponed.aside(row.acquisition, why, resists=True)
             raise
 
     async def _relist(self, row: Acquisition, error: Exception) -> None:
@@ -271,6 +272,8 @@ class Course:
         to_decide = listing.clips + len(listing.remnants) - too_large
         if to_decide > 0:
             parts.append(f"clips for a person to decide on: {to_decide}")
+        if resisting := self._postponed.resisting():
+            parts.append(f"clips that cannot be read or erased: {resisting}, have the camera examined")
         if listing.refused:
             parts.append(f"entries that were not looked into: {listing.refused}")
         why = self._erasing.forbidden or next(iter(self._around.alarms()), "")

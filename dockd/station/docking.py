@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from dockd.core.backoff import Backoff
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent, DockingState
 from dockd.core.profile import Profile
 from dockd.core.sshsig import SigningKey
@@ -22,12 +23,14 @@ from dockd.errors import (
     CameraBlank,
     CameraGone,
     CameraNotEnrolled,
+    CameraNotReady,
     CameraRefused,
     CameraTwice,
     Disposition,
     DockdError,
     EraseFailed,
     ReaderDied,
+    ReaderNotStarted,
     SpoolFull,
 )
 from dockd.keep.journal import Journal
@@ -47,6 +50,7 @@ from dockd.station.surroundings import Surroundings
 _log = structlog.get_logger()
 
 RETRY_S = 2.0  # before a camera is tried again after its docking was interrupted
+NOT_READY = Backoff(first_s=4.0, cap_s=60.0, floor_s=RETRY_S)  # the same, while it is not ready
 READERS_LIMIT = 6  # readers that die on one device before a person has to look
 ERASURES_LIMIT = 3  # dockings of one device that end in its erasing, and nothing is erased from it any more
 
@@ -84,6 +88,7 @@ class Docking:
         self._parts = parts
         self._changed = asyncio.Event()
         self._deaths = 0
+        self._not_ready = 0  # times in a row
         self._was_erasing = False  # when its newest docking ended
         self._spoilt = 0  # dockings that ended because what was to be erased could not be
         self._forbidden = ""  # why nothing is erased from it any more
@@ -110,6 +115,7 @@ class Docking:
     async def run(self) -> None:
         """Dock, and stay docked. A DockdError ends at this boundary, unless it is fatal to the whole station."""
         while True:
+            pause_s = RETRY_S
             try:
                 await self._stay()
             except (CameraTwice, CameraNotEnrolled) as refusal:  # until the other left, or an operator decided
@@ -118,6 +124,8 @@ class Docking:
                 await self._give_back(blank)
             except CameraRefused as refusal:
                 await self._refuse(str(refusal), until=asyncio.Event())
+            except (CameraNotReady, ReaderNotStarted) as error:
+                pause_s = await self._note_not_ready(error)
             except DockdError as error:
                 if error.disposition is Disposition.FATAL:
                     raise
@@ -130,7 +138,7 @@ class Docking:
                 await self._refuse(
                     f"{self._deaths} readers died on this camera: have it examined", until=asyncio.Event()
                 )
-            await self._parts.clock.sleep(RETRY_S)
+            await self._parts.clock.sleep(pause_s)
 
     async def _stay(self) -> None:
         parts = self._parts
@@ -142,6 +150,7 @@ class Docking:
             attachment = await self._source.attach(self.plugged, candidate)
             try:
                 async with self._admitted(attachment) as stay:
+                    self._not_ready = 0
                     self._course = Course(stay, parts.around, self.postponed, self._changed, self._forbidden)
                     await self._course.run()
             finally:
@@ -236,6 +245,16 @@ class Docking:
                 await self._refuse(f"it cannot be given a file system: {error}", until=asyncio.Event())
         finally:
             self.camera = None
+
+    async def _note_not_ready(self, error: CameraNotReady | ReaderNotStarted) -> float:
+        """Say that nothing speaks against it, the first time in the log too. Returns when to try again, in seconds."""
+        parts, plugged = self._parts, self.plugged
+        self._state, self._note = "interrupted", f"{error}; it is tried again by itself"
+        self._not_ready += 1
+        if self._not_ready == 1:
+            details = {"label": plugged.label, "reason": str(error)}
+            await parts.journal.write(lambda tx: tx.record("docking.not_ready", bay=plugged.bay, details=details))
+        return NOT_READY.delay_s(self._not_ready, parts.random)
 
     def _note_spoilt(self, error: DockdError) -> None:
         """A medium that does not take what is written to it would be read, erased and read again for ever.

@@ -227,7 +227,8 @@ class Erasing:
             return await step
         except ReaderDied as error:
             if self._postponed.strike(row.acquisition) >= STRIKES:
-                self._postponed.aside(row.acquisition, f"it ended {STRIKES} readers, the last one: {error}")
+                why = f"it ended {STRIKES} readers, the last one: {error}"
+                self._postponed.aside(row.acquisition, why, resists=True)
             raise
 
     def _strike(self, row: Acquisition, error: ClipChanged | ClipGone) -> None:
@@ -249,7 +250,7 @@ class Erasing:
                 self._postponed.later(row.acquisition, str(error))
             case WarrantRefused() | EraseFailed() | ClipRefused() | VerificationFailed() | IllegalTransition():
                 _log.warning("clip_not_erased", bay=self._stay.bay, acquisition=row.acquisition, reason=str(error))
-                self._postponed.aside(row.acquisition, str(error))
+                self._postponed.aside(row.acquisition, str(error), resists=isinstance(error, EraseFailed))
             case _:
                 raise error
 

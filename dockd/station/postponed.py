@@ -15,6 +15,7 @@ class _Wait:
     why: str
     times: int
     due_s: float | None  # None: until it is forgotten
+    resists: bool = False  # it is the medium, as far as anybody can tell
 
 
 class Postponed:
@@ -31,9 +32,12 @@ class Postponed:
         delay_s = min(_CAP_S, _FIRST_S * 2 ** min(times - 1, 10))
         self._waits[clip] = _Wait(why, times, self._clock.monotonic_s() + delay_s)
 
-    def aside(self, clip: AcquisitionId, why: str) -> None:
-        """Leave the clip alone until a person decides or the camera is docked again."""
-        self._waits[clip] = _Wait(why, 1, None)
+    def aside(self, clip: AcquisitionId, why: str, *, resists: bool = False) -> None:
+        """Leave the clip alone until a person decides or the camera is docked again.
+
+        `resists`: it could not be erased, or ended readers, so that the camera itself has to be looked at.
+        """
+        self._waits[clip] = _Wait(why, 1, None, resists)
 
     def strike(self, clip: AcquisitionId) -> int:
         """The clip ended a reader; returns how many by now."""
@@ -66,6 +70,10 @@ class Postponed:
     def set_aside(self) -> dict[AcquisitionId, str]:
         """Those that only a person, or another docking, brings back, with why."""
         return {clip: wait.why for clip, wait in self._waits.items() if wait.due_s is None}
+
+    def resisting(self) -> int:
+        """How many of those were set aside because the camera's memory seems to fail there."""
+        return sum(wait.resists for wait in self._waits.values())
 
     def reasons(self) -> dict[AcquisitionId, str]:
         """Those that are left alone now, with why."""

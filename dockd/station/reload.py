@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from dockd import log
 from dockd.config.load import load_station
@@ -55,11 +56,25 @@ class Live:
         """
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        observer = Observer()
 
         def heard() -> None:
             loop.call_soon_threadsafe(changed.set)
 
+        observer = Observer()
+        try:
+            await asyncio.to_thread(self._watch, observer, heard)
+            loop.add_signal_handler(signal.SIGHUP, changed.set)
+            changed.set()  # it may have changed between its reading and the watching
+            while True:
+                await changed.wait()
+                changed.clear()
+                alarms.set(_TOPIC, await asyncio.to_thread(self._reload))
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a stop is under way: it is not to be cut short
+            await asyncio.to_thread(observer.stop)
+
+    def _watch(self, observer: BaseObserver, heard: Callable[[], object]) -> None:
         observer.schedule(_Watch(heard, self._path.name), str(self._path.parent))
         cameras = self.config.cameras.directory
         if cameras.is_dir() and cameras != self._path.parent:
@@ -68,16 +83,6 @@ class Live:
             observer.start()
         except OSError as error:  # no inotify watches are left, for instance
             _log.warning("configuration_not_watched", reason=error.strerror)  # SIGHUP is still heard
-        loop.add_signal_handler(signal.SIGHUP, changed.set)
-        try:
-            while True:
-                await changed.wait()
-                changed.clear()
-                alarms.set(_TOPIC, await asyncio.to_thread(self._reload))
-        finally:
-            loop.remove_signal_handler(signal.SIGHUP)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a stop is under way: it is not to be cut short
-            observer.stop()
 
     def _reload(self) -> str:
         """Take the file over; returns why not, for status, or an empty text."""

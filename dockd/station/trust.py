@@ -17,6 +17,7 @@ import structlog
 
 from dockd.core.lifecycle import AcquisitionState, DeliveryEvent, DeliveryState, DockingState
 from dockd.core.policy import StorePolicy
+from dockd.core.receipts import stated_witness
 from dockd.errors import (
     IllegalTransition,
     JournalError,
@@ -130,22 +131,13 @@ class Trust:
     async def _carry_out(self) -> bool:
         """Act on what the store lost, where an operator accepted that. False where it has to be tried again.
 
-        The newest receipts are withdrawn, as far as the store does not hold what they were for: it will give these
-        numbers again. An older clip that it lacks is pushed again under its receipt, which stays in its place.
+        The newest receipts are withdrawn, as far as the store does not know of them any more: it will give these
+        numbers again. Any other clip that it lacks is pushed again under its receipt, which stays in its place.
         """
         if not await self.journal.read(lambda tx: tx.get(_accepted(self.of))):
             return True
-        last_seq = 0  # of the receipt that the next one follows
         try:
-            while (newest := await self.journal.read(lambda tx: tx.last_receipt(self.of))) is not None:
-                name = newest[1]
-                try:
-                    await self.confirmer.ask_again(name)
-                    last_seq = await self.journal.read(lambda tx, name=name: tx.receipt_seq(name, self.of))  # type: ignore[misc]
-                    break  # whatever came before it, the store had when it was backed up
-                except StoreForgot as error:
-                    row = await self.journal.write(lambda tx, name=name, why=str(error): self._withdraw(tx, name, why))  # type: ignore[misc]
-                    self.on_changed(row)
+            last_seq = await self._withdraw_newest()
             for name in sorted(self._broken):
                 try:
                     if await self._is_confirmed(name):  # else it was withdrawn above
@@ -165,12 +157,39 @@ class Trust:
         self.on_settled()
         return True
 
+    async def _withdraw_newest(self) -> int:
+        """Withdraw the newest receipts, as far as the store knows nothing of them.
+
+        Returns the number of the one that stands, which the store's next receipt follows; 0 where none does.
+        """
+        while (newest := await self.journal.read(lambda tx: tx.last_receipt(self.of))) is not None:
+            name = newest[1]
+            try:
+                await self.confirmer.ask_again(name)
+            except StoreForgot as error:
+                if not error.receipt_stands:
+                    row = await self.journal.write(lambda tx, name=name, why=str(error): self._withdraw(tx, name, why))  # type: ignore[misc]
+                    self.on_changed(row)
+                    continue
+                self._broken.add(name)
+            # Whatever came before it, the store signed before it was backed up.
+            return await self.journal.read(lambda tx, name=name: tx.receipt_seq(name, self.of))  # type: ignore[misc]
+        return 0
+
     async def _is_confirmed(self, name: AcquisitionId) -> bool:
         delivery = await self.journal.read(lambda tx: tx.delivery(name, self.of))
         return delivery is not None and delivery.state is DeliveryState.CONFIRMED
 
     def _push_again(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
-        return self._retract(tx, self._row(tx, name), {"reason": why})
+        """A clip whose receipt, if there is one, stands."""
+        row, signed = self._row(tx, name), tx.receipt(name, self.of)
+        details: dict[str, Any] = {"reason": why}
+        delivery = tx.delivery(name, self.of)
+        if delivery is None or delivery.state is not DeliveryState.CONFIRMED:
+            return row
+        if signed is not None and row.state == AcquisitionState.ERASED:  # what it once held is evidence then
+            details |= {"receipt_seq": stated_witness(signed.payload).receipt_seq, **_evidence(signed)}
+        return self._retract(tx, row, details)
 
     def _retract(self, tx: Tx, before: Acquisition, details: dict[str, Any]) -> Acquisition:
         """The store does not hold it any more: push it again, if that can be; else it is one copy less, or lost."""
@@ -268,6 +287,17 @@ def accept_loss(tx: Tx, store: StoreId, *, operator: str, reason: str) -> int:
     tx.record("store.loss_accepted", details={"store": store, "operator": operator, "reason": reason, "clips": count})
     tx.put(_known(store), str(count))
     return count
+
+
+def _record(tx: Tx, event: str, row: Acquisition, details: dict[str, Any]) -> None:
+    tx.record(
+        event,
+        bay=row.bay,
+        docking=row.docking,
+        acquisition=row.acquisition,
+        camera=row.camera.serial,
+        details=details,
+    )
 
 
 def _about_holding(name: AcquisitionId) -> str:

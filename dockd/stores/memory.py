@@ -18,6 +18,7 @@ from dockd.core.keyfiles import StationPublic
 from dockd.core.manifest import Manifest, decode
 from dockd.core.transfer import Call
 from dockd.errors import (
+    ObjectLost,
     OffsetConflict,
     StoreError,
     StoreIncomplete,
@@ -40,6 +41,12 @@ class Kept:
     decoded: Manifest
     content: bytearray = field(default_factory=bytearray)
     receipt: SignedBytes | None = None
+    reopened: bool = False  # what was signed for is gone, and taken again
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is what was announced."""
+        return _digest(self.content) == self.decoded.sealed_digest
 
 
 class MemoryStore:
@@ -140,6 +147,9 @@ class MemoryStore:
             self.kept[acquisition] = Kept(manifest=manifest, decoded=decoded)
             self._made += 1
             self._uploads[f"/uploads/{self._made}"] = acquisition
+        elif (known := self.kept[acquisition]).receipt is not None and not known.reopened and not known.whole:
+            known.content.clear()
+            known.reopened = True
         self._end(Call.REGISTER)
         return next(url for url, one in self._uploads.items() if one == acquisition)
 
@@ -159,7 +169,7 @@ class MemoryStore:
         """As the port says. Blocks that arrived before a cancellation are kept."""
         self._begin(Call.APPEND, upload_url)
         kept = self._find(upload_url)
-        if kept.receipt is not None:
+        if kept.receipt is not None and not kept.reopened:
             raise UploadLost("the upload is finished and takes no more bytes")
         if offset != len(kept.content):
             raise OffsetConflict(f"the upload stands at {len(kept.content)}, not at {offset}")
@@ -186,6 +196,9 @@ class MemoryStore:
         if kept.receipt is None:
             kept.receipt = self._sign_receipt(kept)
             self._receipts.append(kept.receipt)
+        elif kept.reopened:
+            self._require_whole(kept)
+            kept.reopened = False
         self._end(Call.RECEIPT)
         return kept.receipt
 
@@ -195,8 +208,8 @@ class MemoryStore:
         kept = self._announced(acquisition)
         if kept.receipt is None:
             raise StoreIncomplete("the acquisition is not finished")
-        if len(kept.content) != kept.decoded.sealed_size_bytes:
-            raise UploadLost("the object is not what was signed for")
+        if kept.reopened or len(kept.content) != kept.decoded.sealed_size_bytes:
+            raise ObjectLost("the object is not what was signed for")
         found = tuple(range_digest(nonce, bytes(kept.content[one.offset : one.offset + one.length])) for one in ranges)
         self._end(Call.RANGES)
         return found
@@ -207,8 +220,8 @@ class MemoryStore:
         kept = self._announced(acquisition)
         if kept.receipt is None:
             raise StoreIncomplete("the acquisition is not finished")
-        if _digest(kept.content) != kept.decoded.sealed_digest:
-            raise UploadLost("the object is not what was signed for")
+        if kept.reopened or not kept.whole:
+            raise ObjectLost("the object is not what was signed for")
         signed = self._sign_holding(kept, nonce)
         self._end(Call.HOLDING)
         return signed
@@ -250,13 +263,16 @@ class MemoryStore:
             self._losing[call] -= 1
             raise StoreUnreachable("the answer was lost")
 
-    def _sign_receipt(self, kept: Kept) -> SignedBytes:
+    def _require_whole(self, kept: Kept) -> None:
         missing = kept.decoded.sealed_size_bytes - len(kept.content)
         if missing:
             raise StoreIncomplete(f"{missing} bytes are missing")
-        if _digest(kept.content) != kept.decoded.sealed_digest:
+        if not kept.whole:
             kept.content.clear()
             raise UploadCorrupt("what arrived has another digest than the manifest's")
+
+    def _sign_receipt(self, kept: Kept) -> SignedBytes:
+        self._require_whole(kept)
         size, root = self._witnessed
         now = self._clock.now()
         payload = receipts.build_receipt(

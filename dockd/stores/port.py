@@ -37,8 +37,9 @@ class EvidenceStore(Protocol):
 
         What is returned is kept in the journal, and handed in again by any later life of the program. Idempotent for
         the same manifest bytes: the same upload where it can still be gone on with, so that a crash between this call
-        and the journal leaves no orphan that is never looked for. Raises StoreRefused where the store will never take
-        it. After cancellation the store may or may not know the acquisition.
+        and the journal leaves no orphan that is never looked for. What a store gave a receipt for and provably no
+        longer has, it takes again from the first byte, under the receipt that it gave. Raises StoreRefused where the
+        store will never take it. After cancellation the store may or may not know the acquisition.
         """
 
     async def offset(self, upload_url: str) -> int:
@@ -82,13 +83,13 @@ class SigningStore(EvidenceStore, Protocol):
         """`core.challenge.range_digest` of each of these ranges, as the store reads its object now; not yet compared.
 
         `nonce` is 32 fresh bytes. May be asked as often as one likes. Raises UploadLost or StoreIncomplete where the
-        store does not hold an acquisition that it gave a receipt for.
+        store does not hold an acquisition that it gave a receipt for, ObjectLost where it still knows of that receipt.
         """
 
     async def holding(self, acquisition: AcquisitionId, nonce: bytes) -> SignedBytes:
         """The store's signed statement, unverified, that it holds the acquisition now. `nonce` is 32 fresh bytes.
 
-        Raises UploadLost or StoreIncomplete where it does not hold it.
+        Raises UploadLost or StoreIncomplete where it does not hold it, ObjectLost where it knows of its receipt.
         """
 
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:

@@ -22,6 +22,7 @@ from dockd.core import canonical
 from dockd.core.transfer import Call, RetryClass, classify, retry_after_s
 from dockd.errors import (
     ConfigError,
+    ObjectLost,
     OffsetConflict,
     PatchTooLarge,
     StoreBusy,
@@ -42,6 +43,7 @@ _HEADS = (Call.OFFSET, Call.LOOK)
 _CONTENT = (200, 206)
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
+_OBJECT_LOST = "urn:dockd:problem:object-lost"
 _IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
 
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
@@ -247,6 +249,8 @@ class Wire:
         if answer.status in expected:
             return answer
         judgement = self._judge(call, answer)
+        if judgement.found is RetryClass.GONE and (answer.problem() or {}).get("type") == _OBJECT_LOST:
+            raise ObjectLost(judgement.words)
         if judgement.found is not RetryClass.DONE:
             wait_s = retry_after_s(answer.headers.get("retry-after"), self._clock.now())
             _raise_class(judgement.found, answer.status, judgement.words, wait_s)

@@ -11,9 +11,10 @@ import uuid
 import pytest
 from contract.evidence import STATION, STORE, Clip, Keys, MachineClock, blocks, receiving
 
-from dockd.core import checkpoint, merkle, receipts
+from dockd.core import canonical, checkpoint, merkle, receipts
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, Range, choose_ranges, range_digest
 from dockd.errors import (
+    ObjectLost,
     OffsetConflict,
     StoreBusy,
     StoreIncomplete,
@@ -296,6 +297,37 @@ async def test_p01_a_holding_statement_answers_its_own_nonce_only(store, keys):
 async def test_what_was_never_announced_is_not_held(store, keys):
     with pytest.raises(UploadLost):
         await store.holding(Clip(keys).acquisition, bytes(32))
+
+
+async def test_p01_what_was_signed_for_and_is_gone_is_taken_again_under_its_receipt(store, keys, tmp_path):
+    clip = Clip(keys)
+    url = await put(store, clip)
+    receipt = await store.receipt(clip.acquisition, clip.manifest)
+    assert await store.register(clip.acquisition, clip.manifest, len(clip.content)) == url
+    with pytest.raises(UploadLost):  # it is there, and stays
+        await store.append(url, 0, blocks(clip.content), len(clip.content))
+    if isinstance(store, MemoryStore):
+        store.truncate(clip.acquisition, 100)
+    else:
+        (tmp_path / "store" / "acquisitions" / STATION / clip.acquisition / "clip.age").unlink()
+    some = (Range(offset=0, length=10),)
+    for ask in (
+        lambda: store.holding(clip.acquisition, bytes(32)),
+        lambda: store.ranges(clip.acquisition, bytes(32), some),
+    ):
+        with pytest.raises(ObjectLost):
+            await ask()
+    assert await store.register(clip.acquisition, clip.manifest, len(clip.content)) == url
+    assert await store.offset(url) == 0
+    with pytest.raises(StoreIncomplete):
+        await store.receipt(clip.acquisition, clip.manifest)
+    assert await store.append(url, 0, blocks(clip.content), len(clip.content)) == len(clip.content)
+    with pytest.raises(ObjectLost):  # nothing was looked at yet
+        await store.holding(clip.acquisition, bytes(32))
+    assert await store.receipt(clip.acquisition, clip.manifest) == receipt
+    signed = await store.holding(clip.acquisition, bytes(32))
+    assert canonical.decode(signed.payload, type_="holding")["acquisition"] == clip.acquisition
+    assert len(await store.ranges(clip.acquisition, bytes(32), some)) == 1
 
 
 # --- ranges

@@ -441,6 +441,47 @@ async def test_p01_what_a_store_does_not_hold_is_asked_again_until_it_does(bench
     assert (await bench.events()).count("store.distrusted") == 2  # one for each of the two sentences
 
 
+@pytest.mark.parametrize("which", ["first", "middle", "newest", "all"])
+async def test_p01_what_a_store_lost_of_what_it_signed_for_is_pushed_again_under_its_receipt(bench, liar, which):
+    """Its receipts stand, so nothing was rolled back: none is withdrawn, and the chain goes on where it was."""
+    rows = [await bench.sealed(1 << 20) for _ in range(3)]
+    await _stored(bench, *rows)
+    lost = {"first": rows[:1], "middle": rows[1:2], "newest": rows[2:], "all": rows}[which]
+    uplink = bench.uplink()
+    async with running(uplink):
+        for row in lost:
+            liar.truncate(row.acquisition, 100)
+            uplink.trust.doubt_holding(row.acquisition, "the store does not hold it")
+        await liar.calls.until(Call.HOLDING, len(lost))
+        assert [(await bench.row(row.acquisition)).state for row in lost] == ["stored"] * len(lost)
+        await _accept(bench, uplink)
+        await _all_again(bench, uplink, *lost)
+    await _stored(bench, await bench.sealed(1 << 20))
+    assert all(kept.whole for kept in liar.kept.values())
+    assert len(liar._receipts) == 4
+    events = await bench.events()
+    assert events.count("acquisition.retracted") == len(lost)
+    assert "store.receipt_withdrawn" not in events
+    assert await _lost(bench) == []
+
+
+async def test_p01_an_erased_clip_that_a_store_lost_is_listed_once_with_its_receipt(bench, liar):
+    row = await bench.sealed(1 << 20)
+    await _stored(bench, row)
+    await _erased(bench, row)
+    liar.truncate(row.acquisition, 100)
+    uplink = bench.uplink()
+    async with running(uplink):
+        for turn in (1, 2):
+            await _accept(bench, uplink)
+            while (await bench.events()).count("store.rolled_back") < turn:
+                await liar.calls.until(Call.HOLDING)
+    assert await _lost(bench) == [row.acquisition]
+    (lost,) = (entry["details"] for entry in await _entries(bench) if entry["event"] == "acquisition.lost")
+    sshsig.verify(liar.key, sshsig.RECEIPT, lost["receipt"].encode(), lost["signature"])
+    assert lost["receipt_seq"] == 1
+
+
 async def test_p07_a_loss_is_alarmed_until_a_person_knows_of_it_and_listed_for_ever(bench, liar):
     _, gone, _, other = await _rolled_back(bench, liar)
     uplink = bench.uplink()

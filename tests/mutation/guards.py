@@ -1,4 +1,7 @@
-"""The guards of P01, each taken out in turn: without any one of them, some test has to fail."""
+"""The guards of P01, each taken out in turn: without any one of them, some test has to fail.
+
+`of` names the ten guards that the promise rests on; the rest stand around them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ RECEIPTS, WARRANT = "dockd/core/receipts.py", "dockd/core/warrant.py"
 BY_RECEIPT, BY_WARRANT = ("tests/unit/core/test_receipts.py",), ("tests/unit/core/test_warrant.py",)
 CONFIRMATION, POLICY = "dockd/core/confirmation.py", "dockd/core/policy.py"
 BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/unit/core/test_policy.py",)
+LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
@@ -24,6 +28,7 @@ GUARDS = (
         text="    verify(store_key, RECEIPT, signed.payload, signed.signature)\n",
         instead="",
         tests=BY_RECEIPT,
+        of="receipt signature",
     ),
     Mutation(
         name="holding signature",
@@ -31,6 +36,7 @@ GUARDS = (
         text="    verify(store_key, HOLDING, signed.payload, signed.signature)\n",
         instead="",
         tests=BY_RECEIPT,
+        of="holding statement",
     ),
     Mutation(
         name="receipt nonce",
@@ -38,6 +44,7 @@ GUARDS = (
         text="    if receipt.nonce != manifests.decode(manifest).nonce:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="nonce",
     ),
     Mutation(
         name="holding nonce",
@@ -45,6 +52,7 @@ GUARDS = (
         text="    if holding.nonce != nonce:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="nonce",
     ),
     Mutation(
         name="manifest digest",
@@ -52,6 +60,7 @@ GUARDS = (
         text='        "manifest_digest": canonical.digest(manifest_bytes),\n',
         instead="",
         tests=PURE,
+        of="digest",
     ),
     Mutation(
         name="sealed digest",
@@ -59,6 +68,7 @@ GUARDS = (
         text=f"{DIGEST}{LENGTH}    }}\n",
         instead=f"{LENGTH}    }}\n",
         tests=PURE,
+        of="digest",
     ),
     Mutation(
         name="sealed length",
@@ -66,6 +76,7 @@ GUARDS = (
         text=f"{DIGEST}{LENGTH}    }}\n",
         instead=f"{DIGEST}    }}\n",
         tests=PURE,
+        of="length",
     ),
     Mutation(
         name="receipt sequence",
@@ -73,6 +84,7 @@ GUARDS = (
         text="    if receipt.receipt_seq != wanted_seq or receipt.previous != wanted:",
         instead="    if False:",
         tests=BY_RECEIPT,
+        of="receipt sequence",
     ),
     Mutation(
         name="receipt chain digest",
@@ -80,6 +92,15 @@ GUARDS = (
         text="    if receipt.receipt_seq != wanted_seq or receipt.previous != wanted:",
         instead="    if receipt.receipt_seq != wanted_seq:",
         tests=BY_RECEIPT,
+        of="receipt sequence",
+    ),
+    Mutation(
+        name="receipt sequence, when kept",
+        file="dockd/stages/confirm.py",
+        text="            receipts.check_succession(previous, receipt)\n",
+        instead="            pass\n",
+        tests=("tests/fault/test_uplink.py::test_p01_a_rolled_back_store_confirms_nothing_more",),
+        of="receipt sequence",
     ),
     Mutation(
         name="retention",
@@ -87,27 +108,29 @@ GUARDS = (
         text="kept_until - confirmed_at < min_retention",
         instead="False",
         tests=BY_WARRANT,
+        of="retention",
     ),
     Mutation(
         name="retention before stored",
         file="dockd/stages/confirm.py",
         text="        enough = promised >= self.min_retention\n",
         instead="        enough = True\n",
-        tests=("tests/fault/test_uplink.py", "tests/fault/station"),
+        tests=("tests/fault/test_uplink.py::test_p01_too_short_a_retention_is_no_confirmation",),
+        of="retention",
     ),
     Mutation(
         name="the bytes that a store shows",
         file="dockd/stages/challenge.py",
         text='    if hmac.compare_digest(b"".join(answered), b"".join(expected)) and len(answered) == len(expected):\n',
         instead="    if True:\n",
-        tests=("tests/fault/test_lies.py",),
+        tests=(f"{LIES}::test_p01_a_store_that_signs_for_bytes_it_has_dropped_is_not_believed",),
     ),
     Mutation(
         name="a checkpoint that the store forgot",
         file="dockd/stages/witness.py",
         text="    if old_size < known:\n",
         instead="    if False:\n",
-        tests=("tests/fault/test_lies.py",),
+        tests=(f"{LIES}::test_p01_a_roll_back_is_noticed_at_the_next_checkpoint",),
     ),
     Mutation(
         name="receipt for this acquisition",
@@ -122,6 +145,7 @@ GUARDS = (
         text="_said_of(holding) != for_this",
         instead="False",
         tests=BY_WARRANT,
+        of="holding statement",
     ),
     Mutation(
         name="holding of right now",
@@ -129,6 +153,7 @@ GUARDS = (
         text="not timedelta(0) <= now - one.asked_at <= HOLDING_FRESH",
         instead="False",
         tests=BY_WARRANT,
+        of="holding statement",
     ),
     Mutation(
         name="camera identity",
@@ -136,6 +161,15 @@ GUARDS = (
         text="camera_now != manifest.camera",
         instead="False",
         tests=BY_WARRANT,
+        of="camera identity",
+    ),
+    Mutation(
+        name="the camera that is there when erased",
+        file="dockd/reader/erase.py",
+        text="        if camera.identify() != warrant.camera:",
+        instead="        if False:",
+        tests=("tests/fault/reader/test_erase.py::test_p08_another_camera_in_its_place_is_not_erased",),
+        of="camera identity",
     ),
     Mutation(
         name="reread digest",
@@ -143,6 +177,7 @@ GUARDS = (
         text="len(digests) != 1",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="reread within this docking",
@@ -150,6 +185,7 @@ GUARDS = (
         text="reread.docking != docking or row.docking != docking",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="reread of this file",
@@ -157,6 +193,7 @@ GUARDS = (
         text="reread.file != row.file",
         instead="False",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="durable custody entry",
@@ -164,6 +201,23 @@ GUARDS = (
         text="manifest.custody_seq >= custody_durable_size\n",
         instead="False\n",
         tests=BY_WARRANT,
+        of="durable custody entry",
+    ),
+    Mutation(
+        name="the sync of the custody log",
+        file="dockd/keep/custody_file.py",
+        text="        self._faults.act(Point.MIRROR_SYNC, os.fsync, self._fd)\n",
+        instead="",
+        tests=("tests/fault/keep/test_journal_faults.py",),
+        of="durable custody entry",
+    ),
+    Mutation(
+        name="the warrant's own custody entry",
+        file=ERASING,
+        text="            await commit(stay, permits)\n",
+        instead="            pass\n",
+        tests=("tests/fault/station/test_station.py::test_a_camera_is_read_stored_erased_and_ready",),
+        of="durable custody entry",
     ),
     Mutation(
         name="custody entry of this row",
@@ -171,6 +225,7 @@ GUARDS = (
         text="row.custody_seq != manifest.custody_seq",
         instead="False",
         tests=BY_WARRANT,
+        of="durable custody entry",
     ),
     Mutation(
         name="an operator's release",
@@ -199,6 +254,7 @@ GUARDS = (
         text="    if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):\n",
         instead="    if False:\n",
         tests=("tests/unit/test_erasing.py",),
+        of="holding statement",
     ),
     Mutation(
         name="the look from a fresh mount",
@@ -262,13 +318,17 @@ GUARDS = (
         text='        "its reads disagree": row.contested,\n',
         instead="",
         tests=BY_WARRANT,
+        of="reread",
     ),
     Mutation(
         name="the reader's own second read",
         file="dockd/reader/child.py",
         text="        if not warrant.remnant and evidence not in self._reread:\n",
         instead="        if False:\n",
-        tests=("tests/fault/reader",),
+        tests=(
+            "tests/fault/reader/test_erase.py::test_p01_nothing_is_erased_that_this_reader_did_not_itself_read_again",
+        ),
+        of="reread",
     ),
     Mutation(
         name="the reader's own camera",
@@ -276,6 +336,7 @@ GUARDS = (
         text='"the warrant is for another camera": warrant.camera != camera',
         instead='"the warrant is for another camera": False',
         tests=BY_WARRANT,
+        of="camera identity",
     ),
     Mutation(
         name="the store policy",

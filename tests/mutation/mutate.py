@@ -1,24 +1,29 @@
 """Break one line of dockd at a time, in a copy, and see that some test fails. What survives, nobody tests.
 
-    python tests/mutation/guards.py             # each guard of P01 in turn; exit status 1 where one survives
-    python tests/mutation/guards.py NAME ...    # only these
+    python tests/mutation/guards.py                    # each guard of P01 in turn; exit status 1 where one survives
+    python tests/mutation/guards.py --only NAME ...    # these
+    python tests/mutation/guards.py --quick            # those that unit tests notice
+    python tests/mutation/guards.py --list
 
 First the same tests run over a copy that nothing was broken in: there they have to pass.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+UNIT = "tests/unit"
 COPIED = ("dockd", "tests", "config", "systemd", "docs", "pyproject.toml", "README.md")
 LIMIT_S = 600
 NOTHING_FAILED = "no test failed"
@@ -27,38 +32,87 @@ NO_TESTS_RAN = (2, 3, 4, 5)  # pytest's own words for: interrupted, internal err
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """One guard, taken out. `text` stands exactly once in `file`; `tests` are those that should notice."""
+    """One guard, taken out. `text` stands exactly once in `file`; `tests` are the fewest that notice.
+
+    `of`: which of P01's guards it is a part of, if any.
+    """
 
     name: str
     file: str
     text: str
     instead: str
     tests: tuple[str, ...]
+    of: str = ""
+
+    @property
+    def quick(self) -> bool:
+        """Whether unit tests notice."""
+        return all(test.startswith(UNIT) for test in self.tests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one mutation; `words`: the test that failed first, or why there is none."""
+
+    mutation: Mutation
+    noticed: bool
+    words: str
+    took_s: float
 
 
 def main(mutations: tuple[Mutation, ...], arguments: list[str]) -> int:
-    """Try those named, or all. Says for each which test failed first."""
-    wanted = [one for one in mutations if not arguments or one.name in arguments]
-    unknown = set(arguments) - {one.name for one in mutations}
-    if unknown:
-        print(f"no mutation is called {', '.join(sorted(unknown))}", file=sys.stderr)
-        return os.EX_USAGE
-    control = _control(wanted)
+    """Try those asked for, or all. Says for each which test failed first."""
+    parser = argparse.ArgumentParser(description="Break one line of dockd at a time; some test has to fail.")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the mutations of these names, or of these guards")
+    parser.add_argument("--quick", action="store_true", help="only those that unit tests notice")
+    parser.add_argument("--list", action="store_true", help="show their names, and try none")
+    asked = parser.parse_args(arguments)
+    names = {name for one in mutations for name in (one.name, one.of)} - {""}
+    if unknown := set(asked.only or ()) - names:
+        parser.error(f"no mutation is called {', '.join(sorted(unknown))}")
+    wanted = [
+        one
+        for one in mutations
+        if (not asked.only or {one.name, one.of} & set(asked.only)) and (one.quick or not asked.quick)
+    ]
+    if asked.list:
+        print("\n".join(f"{one.of:24} {one.name}" for one in wanted))
+        return 0
+    if not wanted:
+        parser.error("none of those is noticed by unit tests")
+    results = tried(wanted)
+    survived = sum(not one.noticed for one in results)
+    _table(results)
+    print(f"{len(results)} taken out, {len(results) - survived} noticed")
+    return 1 if survived else 0
+
+
+def tried(wanted: list[Mutation]) -> list[Result]:
+    """What became of each. Raises RuntimeError where the tests fail although nothing was broken."""
     with (
         tempfile.TemporaryDirectory(prefix="dockd-mutation.") as scratch,
         ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
     ):
-        failed, words = _try(control, Path(scratch))
-        if failed or words != NOTHING_FAILED:
-            print(f"the tests fail although nothing was broken: {words}", file=sys.stderr)
-            return os.EX_SOFTWARE
-        results = list(pool.map(lambda one: _try(one, Path(scratch)), wanted))
-    survived = 0
-    for mutation, (noticed, words) in zip(wanted, results, strict=True):
-        survived += not noticed
-        print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutation.name:34} {words}")
-    print(f"{len(wanted)} guards taken out, {len(wanted) - survived} noticed")
-    return 1 if survived else 0
+        control = _try(_control(wanted), Path(scratch))
+        if control.noticed or control.words != NOTHING_FAILED:
+            raise RuntimeError(f"the tests fail although nothing was broken: {control.words}")
+        results = []
+        for result in pool.map(lambda one: _try(one, Path(scratch)), wanted):
+            mark = "noticed " if result.noticed else "SURVIVED"
+            print(f"{mark}  {result.mutation.name:40} {result.took_s:4.0f} s  {result.words}", flush=True)
+            results.append(result)
+    return results
+
+
+def _table(results: list[Result]) -> None:
+    """For each guard that promise P01 names: what was taken out, and which test noticed."""
+    guards = dict.fromkeys(one.mutation.of for one in results if one.mutation.of)
+    for guard in guards:
+        print(f"\n{guard}")
+        for one in results:
+            if one.mutation.of == guard:
+                print(f"    without {one.mutation.name}: {one.words if one.noticed else 'SURVIVED'}")
+    print()
 
 
 def _control(wanted: list[Mutation]) -> Mutation:
@@ -68,7 +122,13 @@ def _control(wanted: list[Mutation]) -> Mutation:
     return Mutation(name="control", file=wanted[0].file, text=text, instead=text, tests=tests)
 
 
-def _try(mutation: Mutation, scratch: Path) -> tuple[bool, str]:
+def _try(mutation: Mutation, scratch: Path) -> Result:
+    began_s = time.monotonic()
+    noticed, words = _run(mutation, scratch)
+    return Result(mutation=mutation, noticed=noticed, words=words, took_s=time.monotonic() - began_s)
+
+
+def _run(mutation: Mutation, scratch: Path) -> tuple[bool, str]:
     copy = scratch / mutation.name.replace(" ", "-")
     copy.mkdir()
     for name in COPIED:
@@ -83,7 +143,7 @@ def _try(mutation: Mutation, scratch: Path) -> tuple[bool, str]:
         return False, f"its line stands {text.count(mutation.text)} times in {mutation.file}: the list is out of date"
     broken.write_text(text.replace(mutation.text, mutation.instead))
     command = [_python_for(copy), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "DOCKD_MACHINE_SHRINK": "no"}
     environment.pop("DOCKD_CI", None)
     try:
         done = subprocess.run(

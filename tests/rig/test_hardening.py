@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-pytestmark = [pytest.mark.rig, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 
 SECURE_ENOUGH = 2.0
 UNITS = ("dockd.service", "dockd-blocker.socket", "dockd-blocker@.service")  # the receiver's is another machine's

@@ -16,7 +16,7 @@ import pytest
 from rig.guest.bays import Fault, Reader
 from rig.guest.blocks import at, content, digest_of, extents
 
-pytestmark = [pytest.mark.rig, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 
 PIECE = 4096  # what the reader gives up where a sector cannot be read
 UNREADABLE = 150_000  # the byte of a clip that lies in the failing sector
@@ -122,14 +122,14 @@ def test_p06_around_a_failing_sector_everything_is_kept_and_erased_by_a_release_
     dock, (card, made) = module_dock, plugged["SECTOR"]
     damaged = card.files[clip(1)]
     where = extents(card.image, made, clip(1))  # while it is still there
-    bay = dock.wait_bay(card.bay, "attention", timeout_s=120)
+    bay = dock.settled(card.bay, "attention")
     hole = UNREADABLE // PIECE * PIECE
     kept = damaged[:hole] + bytes(PIECE) + damaged[hole + PIECE :]
     assert dock.stored(card.serial) == {clip(1): [sha256(kept)], clip(2): [sha256(card.files[clip(2)])]}
     rows = clips_of(dock, card)
-    assert rows[clip(1)]["verdict"] == "damaged", rows
+    assert rows[clip(1)]["verdict"] == "damaged", str(rows)
     assert f"{PIECE} bytes could not be read" in rows[clip(1)]["reasons"][0]
-    assert (rows[clip(1)]["state"], rows[clip(2)]["state"]) == ("stored", "erased"), bay
+    assert (rows[clip(1)]["state"], rows[clip(2)]["state"]) == ("stored", "erased"), str(bay)
     assert content(card.image, where) == damaged
     released = f"dockd clips release {rows[clip(1)]['acquisition']} --reason 'seen with the officer'"
     dock.machine.run(released, check=True)
@@ -139,9 +139,8 @@ def test_p06_around_a_failing_sector_everything_is_kept_and_erased_by_a_release_
 
 def test_p01_what_takes_no_writes_is_never_counted_as_erased(module_dock, plugged):
     dock, (card, _) = module_dock, plugged["STUBBORN"]
-    said = dock.wait(HAVE_IT_EXAMINED, lambda: HAVE_IT_EXAMINED in dock.bay(card.bay)["note"], timeout_s=150)
-    assert said, dock.bay(card.bay)
-    assert dock.bay(card.bay)["state"] == "attention"
+    dock.wait(HAVE_IT_EXAMINED, lambda: HAVE_IT_EXAMINED in dock.bay(card.bay).get("note", ""))
+    dock.settled(card.bay, "attention")
     assert dock.stored(card.serial) == {path: [sha256(data)] for path, data in card.files.items()}
     assert erased(dock, card) == []
     assert {row["state"] for row in clips_of(dock, card).values()} <= {"stored", "warranted"}
@@ -150,15 +149,15 @@ def test_p01_what_takes_no_writes_is_never_counted_as_erased(module_dock, plugge
 
 def test_p01_a_clip_that_resists_half_way_is_never_counted_as_erased(module_dock, plugged):
     dock, (card, _) = module_dock, plugged["HALFWAY"]
-    bay = dock.wait_bay(card.bay, "attention", timeout_s=150)
+    bay = dock.settled(card.bay, "attention")
     assert dock.stored(card.serial) == {path: [sha256(data)] for path, data in card.files.items()}
-    assert erased(dock, card) == [], bay
-    assert {row["state"] for row in clips_of(dock, card).values()} == {"warranted"}, bay
+    assert erased(dock, card) == [], str(bay)
+    assert {row["state"] for row in clips_of(dock, card).values()} == {"warranted"}, str(bay)
 
 
 def test_p06_of_a_corrupt_file_system_all_that_can_be_read_is_kept_and_nothing_is_erased(module_dock, plugged):
     dock, (card, _) = module_dock, plugged["TANGLED"]
-    dock.wait_bay(card.bay, "attention", timeout_s=120)
+    dock.settled(card.bay, "attention")
     one, two, three, four = (card.files[clip(number)] for number in (1, 2, 3, 4))
     assert dock.stored(card.serial) == {
         clip(1): [sha256(one[:CROSSED] + two[CROSSED:])],
@@ -167,25 +166,24 @@ def test_p06_of_a_corrupt_file_system_all_that_can_be_read_is_kept_and_nothing_i
         clip(4): [sha256(four)],
     }
     rows = clips_of(dock, card)
-    assert rows[clip(3)]["verdict"] == "damaged", rows
+    assert rows[clip(3)]["verdict"] == "damaged", str(rows)
     assert {row["state"] for row in rows.values()} == {"stored"}
-    assert "contradicts itself" in rows[clip(4)]["waits_for"], rows
+    assert "contradicts itself" in rows[clip(4)]["waits_for"], str(rows)
     assert digest_of(card.image) == card.digest
 
 
 @pytest.mark.parametrize("serial", ["FULL-FAT", "FULL-EXT"])
 def test_a_full_medium_is_erased_like_another(module_dock, plugged, serial):
     dock, (card, _) = module_dock, plugged[serial]
-    bay = dock.wait_bay(card.bay, timeout_s=120)
-    assert bay["state"] == "ready", bay
+    dock.settled(card.bay, "ready")
     assert dock.stored(card.serial) == {path: [sha256(data)] for path, data in card.files.items()}
     assert cards.count(card.image, b"avc1") == 0
 
 
 def test_p01_from_a_read_only_medium_nothing_is_erased(module_dock, plugged):
     dock, (card, _) = module_dock, plugged["LOCKED"]
-    bay = dock.wait_bay(card.bay, "attention", timeout_s=150)
-    assert "erase" in bay["note"], bay
+    bay = dock.settled(card.bay, "attention")
+    assert "erase" in bay["note"], str(bay)
     assert dock.stored(card.serial) == {path: [sha256(data)] for path, data in card.files.items()}
     assert erased(dock, card) == []
     assert digest_of(card.image) == card.digest
@@ -202,14 +200,15 @@ def test_p09_a_slow_camera_holds_up_none_of_seven_fast_ones(module_dock, plugged
     dock.enrol("SLOW", *(f"FAST{bay}" for bay in range(2, 9)))
     slow = dock.bays.plug("1", "SLOW", image, reader=Reader(speed=1_000_000))
     dock.wait("it is read", lambda: dock.bay(1).get("bytes_acquired"))
+    dock.bays.slow(slow, 250_000)  # six minutes more for what is left, however slow this machine is
     for bay in range(2, 9):
         image = tmp_path / f"{bay}.img"
         cards.make_card(image, cards.Part(files={clip(1): mp4(200_000, bay)}))
         dock.bays.plug(str(bay), f"FAST{bay}", image)
     for bay in range(2, 9):
-        assert dock.wait_bay(bay, timeout_s=120)["state"] == "ready"
+        dock.settled(bay, "ready")
     held_up = dock.bay(1)
-    assert held_up["state"] in READS, held_up
+    assert held_up["state"] in READS, str(held_up)
     if held_up["state"] == "acquiring":
         dock.wait("it goes on", lambda: dock.bay(1)["bytes_acquired"] > held_up["bytes_acquired"])
     dock.bays.pull(slow)

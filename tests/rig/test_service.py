@@ -7,7 +7,7 @@ import json
 import pytest
 from rig.guest.setup import BAYS
 
-pytestmark = [pytest.mark.rig, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 
 
 def test_the_installed_dock_runs_under_systemd(module_dock):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import cards
 import pytest
 
-pytestmark = [pytest.mark.rig, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 
 BAYS = {9: "7.1", 10: "7.2", 11: "7.3", 12: "7.4", 13: "8.1", 14: "8.2", 15: "8.3", 16: "8.4"}
 MARK = b"isomavc1"
@@ -25,23 +23,22 @@ def test_p09_eight_cameras_behind_two_hubs_of_which_one_is_pulled(module_dock, t
     dock.machine.run("udevadm settle")
     names = {}
     with dock.receiver.away():
-        began = time.monotonic()
-        for bay, port in BAYS.items():
-            names[bay] = dock.bays.plug(port, f"SHIFT{bay}", images[bay])
-        assert time.monotonic() - began < 3, "this is to be all at once"
+        with dock.machine.stopped():  # all at once, however long it takes this machine
+            for bay, port in BAYS.items():
+                names[bay] = dock.bays.plug(port, f"SHIFT{bay}", images[bay])
         for bay in BAYS:
-            dock.wait(f"bay {bay} is read", lambda at=bay: dock.bay(at).get("clips_acquired") == 2, timeout_s=150)
+            dock.wait(f"bay {bay} is read", lambda at=bay: dock.bay(at).get("clips_acquired") == 2)
         dock.bays.pull(hubs["7"], *(names[bay] for bay in range(9, 13)))
         for bay in range(9, 13):
             dock.wait_bay(bay, "empty")
             assert cards.count(images[bay], MARK) == 2
     for bay in range(13, 17):
-        assert dock.wait_bay(bay, timeout_s=150)["state"] == "ready", dock.bay(bay)
+        dock.settled(bay, "ready")
     dock.bays.plug_device("7", "usb-hub", ports=4)
     for bay in range(9, 13):
         dock.bays.plug(BAYS[bay], f"SHIFT{bay}", images[bay])
     for bay in range(9, 13):
-        assert dock.wait_bay(bay, timeout_s=150)["state"] == "ready", dock.bay(bay)
+        dock.settled(bay, "ready")
     for bay in BAYS:
         assert dock.stored(f"SHIFT{bay}") == digests[bay]
         assert cards.count(images[bay], MARK) == 0

@@ -3,11 +3,13 @@
 import argparse
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dockd import __version__
+from dockd.app.certificate import self_signed
 from dockd.cli import main as cli
 from dockd.errors import (
     ConfigError,
@@ -212,6 +214,43 @@ def test_set_up_for_production_as_it_is_documented(tmp_path, capsys):
     assert cli.main(words) == 0, "enrolling again changes nothing"
     for file in (f"{receiver}/receiver.toml", f"{station}/dockd.toml"):
         assert cli.main(["check-config", file]) == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (timedelta(days=-800), ["expired on"]),
+        (timedelta(days=3), ["is not valid before"]),
+        (timedelta(days=-710), ["expires on"]),
+        (timedelta(), []),
+    ],
+)
+def test_a_certificate_that_is_of_no_use_now_or_soon_is_named(tmp_path, capsys, made, words):
+    set_ = tmp_path / "set"
+    assert cli.main(["init", str(set_)]) == 0
+    certificate, key = self_signed(("127.0.0.1",), datetime.now(UTC) + made)
+    tls = set_ / "store" / "keys"
+    (tls / "tls.crt").write_bytes(certificate)
+    (tls / "tls.key").write_bytes(key)
+    (set_ / "station" / "keys" / "ca.crt").write_bytes(certificate)
+    capsys.readouterr()
+    for file, named in (("dockd.toml", "store.ca_file"), ("receiver.toml", "receiver.tls_cert")):
+        assert cli.main(["check-config", str(set_ / file)]) == 0
+        said = capsys.readouterr().err
+        assert bool(said) == bool(words)
+        for word in (*words, *([named] if words else [])):
+            assert word in said
+
+
+def test_a_new_authority_beside_an_expired_one_is_enough(tmp_path, capsys):
+    set_ = tmp_path / "set"
+    assert cli.main(["init", str(set_)]) == 0
+    pinned = set_ / "station" / "keys" / "ca.crt"
+    old, _ = self_signed(("127.0.0.1",), datetime.now(UTC) - timedelta(days=800))
+    pinned.write_bytes(old + pinned.read_bytes())
+    capsys.readouterr()
+    assert cli.main(["check-config", str(set_ / "dockd.toml")]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_enrolling_by_directory_and_what_is_no_station(tmp_path, capsys):

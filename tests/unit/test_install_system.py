@@ -32,6 +32,7 @@ def test_everything_that_a_dock_needs_is_installed_and_named(installed):
         "etc/tmpfiles.d/dockd.conf",
         "etc/udev/rules.d/70-dockd.rules",
         "etc/udev/rules.d/71-dockd-authorize.rules.example",
+        "etc/udev/rules.d/72-dockd-seat.rules",
         "etc/dockd/dockd.toml.example",
     ):
         assert (root / name).stat().st_mode & 0o777 == 0o644

@@ -169,7 +169,9 @@ def test_a_message_that_would_be_too_long_is_not_sent():
         messages.unpack(b"x" * (messages.MAX_MESSAGE_BYTES + 1), EPOCH)
 
 
-@pytest.mark.parametrize("kind", ["CameraGone", "ClipChanged", "ClipBusy", "ClipGone", "SpoolFull", "EraseFailed"])
+@pytest.mark.parametrize(
+    "kind", ["CameraGone", "CameraNotReady", "ClipChanged", "ClipBusy", "ClipGone", "SpoolFull", "EraseFailed"]
+)
 def test_errors_arrive_as_their_own_kind(kind):
     error = getattr(errors, kind)("a\udcffb" * 400)
     found = messages.error_from_wire(messages.error_to_wire(error))

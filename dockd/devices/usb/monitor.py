@@ -27,13 +27,13 @@ class Netlink(Protocol):
 
 
 class Monitor:
-    """Listens for events of USB devices and block devices from the moment it is made."""
+    """Listens for events of USB devices and block devices since `netlink` was opened."""
 
-    def __init__(self, wake: asyncio.Event, netlink: Netlink | None = None) -> None:
+    def __init__(self, wake: asyncio.Event, netlink: Netlink) -> None:
         self._wake = wake
         self._left: set[str] = set()
         self._loop = asyncio.get_running_loop()
-        self._netlink = netlink or _listening()
+        self._netlink = netlink
         self._fileno = self._netlink.fileno()
         self._loop.add_reader(self._fileno, self._readable)
 
@@ -60,12 +60,13 @@ class Monitor:
                 self._left.add(device.sys_path)
 
 
-def _listening() -> Netlink:
+def listening() -> Netlink:
+    """A socket that hears of USB devices and block devices from now on. Blocks: libudev is looked for and loaded."""
     netlink = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
     netlink.filter_by("usb", "usb_device")
     netlink.filter_by("block")
     with suppress(OSError):  # more than this user may have: the kernel's default is used then
         netlink.set_receive_buffer_size(_BUFFER_BYTES)
     netlink.start()
-    listening: Netlink = netlink
-    return listening
+    heard: Netlink = netlink
+    return heard

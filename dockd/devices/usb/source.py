@@ -22,10 +22,10 @@ from dockd.devices.port import Attachment, Candidate, Plugged, Unplugged
 from dockd.devices.usb.aside import aside
 from dockd.devices.usb.attachment import ANSWER_S, UsbAttachment, Where, read_blueprint
 from dockd.devices.usb.look import look
-from dockd.devices.usb.monitor import MAX_NOTED, Monitor
+from dockd.devices.usb.monitor import MAX_NOTED, Monitor, listening
 from dockd.devices.usb.mtp import MtpAttachment
 from dockd.devices.usb.tree import Part, UsbNode, blanks, judge, parts, printable, sound_serial, waits_for
-from dockd.errors import CameraGone, CameraRefused
+from dockd.errors import CameraGone, CameraNotReady, CameraRefused
 from dockd.model import BayNumber, CameraIdentity, MediumKind
 
 _log = structlog.get_logger()
@@ -105,7 +105,8 @@ class UsbSource:
 
     async def events(self) -> AsyncIterator[Plugged | Unplugged]:
         """What stands at the ports now, then every change. Ends by cancellation only."""
-        monitor = Monitor(self._wake)  # before the first look: nothing that comes later is missed
+        # Before the first look: nothing that comes later is missed.
+        monitor = Monitor(self._wake, await aside(listening))
         try:
             while True:
                 self._wake.clear()
@@ -126,7 +127,7 @@ class UsbSource:
             node = await self._settled(arrival)
             known = await self._known(node)
             fitting = self._candidates(known)
-        except CameraRefused:
+        except (CameraRefused, CameraNotReady):
             arrival.refused_as = node
             self._wake.set()  # what changed meanwhile makes it another arrival
             raise
@@ -142,7 +143,7 @@ class UsbSource:
                 raise CameraGone(f"{plugged.label} is another camera now, or has another card")
             arrival.relied_on, arrival.refused_as = known.node, None
             return await self._attached(known, candidate.profiles)
-        except CameraRefused:
+        except (CameraRefused, CameraNotReady):
             arrival.refused_as = arrival.node
             self._wake.set()
             raise
@@ -230,15 +231,16 @@ class UsbSource:
     # --- who it is
 
     async def _settled(self, arrival: _Arrival) -> UsbNode:
-        """The device, once nothing of it is still to come. Raises CameraRefused where that takes too long."""
+        """The device, once nothing of it is still to come. Raises CameraNotReady where that takes too long."""
         try:
             async with asyncio.timeout(self._patience_s):
                 while arrival.waits_for():
                     arrival.changed.clear()
                     await arrival.changed.wait()
         except TimeoutError as error:
-            raise CameraRefused(
-                f"{arrival.node.label} does not come up: {arrival.waits_for()}; take it out and put it in again"
+            raise CameraNotReady(
+                f"{arrival.node.label} does not come up: {arrival.waits_for()}; if this stays, take it out and put it "
+                "in again"
             ) from error
         return arrival.node
 
@@ -272,6 +274,8 @@ class UsbSource:
             raise CameraGone(f"{node.label} left, or does not answer: {error}") from error
         if (device.bus, device.device, device.port) != (node.bus, node.device, node.port):
             raise CameraGone(f"{node.label} was replaced")
+        if node.serial and not device.serial:  # what leaves loses its attributes one by one
+            raise CameraGone(f"{node.label} is leaving")
         sound_serial(node, device.serial)
         return device
 

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dockd.errors import CameraGone, CameraRefused
+from dockd.errors import CameraGone, CameraNotReady, CameraRefused, DockdError
 from dockd.reader.work import shielded_buffer
 
 TRANSFER_MS = 30_000  # that a device may be silent: a slow card, or a big folder
@@ -102,18 +102,14 @@ class UsbPipe:
 
     @classmethod
     def at(cls, bus: int, device: int) -> UsbPipe:
-        """The device with this address. Raises CameraRefused, CameraGone."""
+        """The device with this address. Raises CameraRefused, CameraNotReady, CameraGone."""
         if platform.machine() not in _ORDINARY:
             raise CameraRefused(f"MTP cameras are not read on {platform.machine()}: its ioctls are unknown")
         path = _NODE.format(bus=bus, device=device)
         try:
             return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
-        except PermissionError as error:
-            raise CameraRefused(f"{path} may not be opened: udev has to give it to the group dockd") from error
         except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise CameraRefused("another program holds the camera: end it, or keep it off by udev") from error
-            raise CameraGone(f"the camera left its bay: {error.strerror}") from error
+            raise not_opened(path, error) from error
 
     def send(self, content: bytes) -> None:
         """One bulk transfer to the device."""
@@ -128,17 +124,17 @@ class UsbPipe:
 
     def descriptor(self) -> bytes:
         """The device descriptor, asked of the device anew."""
-        return self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _DEVICE << 8, 0, _DEVICE_BYTES)
+        return whole(self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _DEVICE << 8, 0, _DEVICE_BYTES), _DEVICE)
 
     def serial(self) -> str:
         """The serial number, in the first language that the device has."""
         index = self.descriptor()[16]
         if not index:
             return ""
-        languages = self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _TEXT << 8, 0, 255)
+        languages = whole(self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _TEXT << 8, 0, 255), _TEXT)
         language = int.from_bytes(languages[2:4], "little")
-        text = self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _TEXT << 8 | index, language, 255)
-        return text[2 : text[0] if text else 0].decode("utf-16-le", "replace")
+        text = whole(self._ask(_FROM_DEVICE, _GET_DESCRIPTOR, _TEXT << 8 | index, language, 255), _TEXT)
+        return text[2:].decode("utf-16-le", "replace")
 
     def restart(self) -> None:
         """Device Reset, and wait while it is busy; clear stalls, and drop what still comes.
@@ -194,6 +190,28 @@ class UsbPipe:
             raise OSError(errno.ENODEV, "the camera was let go")
         count: int = fcntl.ioctl(self._fd, number, argument)  # of what is longer than a number, if it is writable
         return count
+
+
+def not_opened(path: str, error: OSError) -> DockdError:
+    """What it means that a node cannot be opened, or its interface not be claimed.
+
+    That udev has not come to it yet, or that somebody else looks at it, says nothing against the camera.
+    """
+    if isinstance(error, PermissionError):
+        return CameraNotReady(f"{path} may not be opened: udev has to give it to the group dockd")
+    if error.errno == errno.EBUSY:
+        return CameraNotReady("another program holds the camera: end it, or keep it off by udev")
+    return CameraGone(f"the camera left its bay: {error.strerror}")
+
+
+def whole(answer: bytes, kind: int) -> bytes:
+    """A descriptor of this type, without what came after it. Raises OSError where it was cut short, or is another.
+
+    A serial number of which a part came would be another camera's.
+    """
+    if len(answer) < 2 or not 2 <= answer[0] <= len(answer) or answer[1] != kind:  # noqa: PLR2004  USB 2.0, 9.6
+        raise OSError(errno.EPROTO, "a descriptor was cut short")
+    return answer[: answer[0]]
 
 
 def find_interface(descriptors: bytes) -> Place:

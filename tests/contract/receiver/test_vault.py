@@ -394,3 +394,106 @@ async def test_p01_a_receiver_restored_from_a_back_up_takes_again_what_it_lost(r
     problem(await station.ranges(late, [0, 1]), Kind.NOT_FOUND)
     _, signed = await station.stored(late)
     assert _verify(receiver, station, late, signed).receipt_seq == 2
+
+
+# --- an object that is lost, and its receipt is not
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "rehash"])
+async def test_p01_what_is_provably_gone_is_taken_again_under_its_receipt(receiver, station, problem, damage):
+    clip, other = station.clip(), station.clip()
+    url, receipt = await station.stored(clip)
+    await station.stored(other)
+    path = receiver.store / "acquisitions" / station.id / clip.acquisition / "clip.age"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.chmod(0o600)
+        os.truncate(path, len(clip.content) - 1)
+    if damage == "rehash":
+        path.write_bytes(bytes(len(clip.content)))
+        await receiver.stop()
+        await receiver.start(replace(receiver.settings, holding_rehash=True))
+    problem(await station.holding(clip), Kind.OBJECT_LOST)
+    again = await station.announce(clip)
+    assert (again.status_code, again.json()["offset"], again.json()["stored"]) == (200, 0, False)
+    assert again.headers["Location"] == url
+    await station.patch(url, 0, clip.content[:50_000])
+    problem(await station.holding(clip), Kind.OBJECT_LOST)
+    problem(await station.ranges(clip, [0, 5]), Kind.OBJECT_LOST)
+    problem(await station.receipt(clip), Kind.INCOMPLETE)
+    await receiver.stop()
+    await receiver.start()
+    assert (await station.announce(clip)).json()["offset"] == 50_000
+    await station.patch(url, 50_000, clip.content[50_000:])
+    assert sshsig.signed_from_json((await station.receipt(clip)).json()) == receipt
+    assert path.read_bytes() == clip.content
+    assert (await station.holding(clip)).status_code == 200
+    assert (await station.announce(clip)).json()["stored"] is True
+    aside = path.with_name("clip.age.set-aside-1")
+    assert aside.exists() == (damage != "gone"), "what stood there is kept for whoever looks into it"
+    _, signed = await station.stored(station.clip())
+    assert canonical.decode(signed.payload, type_="receipt")["receipt_seq"] == 3
+
+
+@pytest.mark.parametrize("damage", ["none", "link", "manifest", "away", "directory"])
+async def test_p01_what_is_not_provably_gone_is_never_reopened(receiver, station, problem, damage):
+    clip = station.clip()
+    url, _ = await station.stored(clip)
+    directory = receiver.store / "acquisitions" / station.id / clip.acquisition
+    path = directory / "clip.age"
+    if damage == "link":
+        path.rename(directory / "moved")
+        path.symlink_to("moved")
+    elif damage == "manifest":
+        (directory / "manifest.json").write_bytes(b"{}")
+    elif damage == "away":  # as where the disk of the stored clips is not mounted
+        directory.parent.rename(receiver.store / "elsewhere")
+    elif damage == "directory":
+        path.rename(directory / "moved")
+        path.mkdir()
+        path = directory / "moved"
+    again = await station.announce(clip)
+    if damage == "directory":  # nothing that could come back by itself stands there
+        assert again.json()["stored"] is False
+        return
+    assert (again.status_code, again.json()["stored"]) == (200, True)
+    problem(await station.patch(url, 0, clip.content), Kind.FINISHED)
+    if damage == "none":
+        assert (await station.holding(clip)).status_code == 200
+    else:
+        problem(await station.holding(clip), Kind.OBJECT_LOST)
+
+
+async def test_p01_a_receipt_outlives_the_upload_that_was_to_replace_its_object(receiver, station, problem):
+    """Deleted or expired, the bytes that were sent again go; what was signed is never forgotten."""
+    clip = station.clip()
+    url, receipt = await station.stored(clip)
+    path = receiver.store / "acquisitions" / station.id / clip.acquisition / "clip.age"
+    path.unlink()
+    for end in ("delete", "expire"):
+        await station.announced(clip)
+        await station.patch(url, 0, clip.content[:70_000])
+        if end == "delete":
+            assert (await station.http.delete(url, headers={"Tus-Resumable": "1.0.0"})).status_code == 204
+        else:
+            receiver.clock.ahead += receiver.settings.upload_expiry + timedelta(hours=1)
+            await receiver.stop()
+            await receiver.start()
+            await station.log_in()
+        problem(await station.holding(clip), Kind.OBJECT_LOST)
+        assert not list((receiver.store / "uploads").iterdir())
+    assert (await station.announce(clip)).json()["offset"] == 0
+    await station.patch(url, 0, clip.content)
+    assert sshsig.signed_from_json((await station.receipt(clip)).json()) == receipt
+
+
+async def test_what_is_gone_is_reopened_by_its_own_station_and_manifest_alone(receiver, station, problem):
+    clip = station.clip()
+    await station.stored(clip)
+    (receiver.store / "acquisitions" / station.id / clip.acquisition / "clip.age").unlink()
+    problem(await station.announce(clip.restated(category_reason="other")), Kind.CONFLICT)
+    other = await receiver.station()
+    problem(await other.announce(clip, key=station.key), Kind.SIGNATURE_REFUSED)
+    problem(await station.holding(clip), Kind.OBJECT_LOST)
+    assert (await station.receipt(clip)).status_code == 200

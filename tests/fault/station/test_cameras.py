@@ -180,10 +180,25 @@ async def test_p09_a_medium_that_takes_no_writes_ends_as_a_matter_for_a_person(m
     station.camera(2, {"B.mp4": clip(2)})
     bays = await station.until_states(bay1="attention", bay2="ready")
     assert "decide on: 1" in bays[1].note
+    assert "cannot be read or erased: 1, have the camera examined" in bays[1].note
     (held,) = (await station.snapshot()).held
     assert "Read-only file system" in held.why
     assert (camera / "A.mp4").read_bytes() == clip(1)
     assert station.opened() == sorted([clip(1), clip(2)])
+
+
+async def test_p09_write_errors_in_the_blocks_of_one_clip_ask_for_the_cameras_examination(make_station, clip):
+    """Half-way through an erasure: the clip is under its other name by then, and fails under that one too."""
+    station = make_station(faults="eio@erase.overwritten")
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    bays = await station.until_states(bay1="attention")
+    assert "cannot be read or erased: 1, have the camera examined" in bays[1].note
+    (held,) = (await station.snapshot()).held
+    assert "Input/output error" in held.why
+    assert (await station.rows())[0].state == "warranted"
+    assert [path.name for path in camera.iterdir() if path.name.startswith(".dockd-")]
+    assert station.opened() == [clip(1)]
 
 
 async def test_p10_ten_thousand_clips_on_one_camera_are_listed_and_worked_through(station, clip):

@@ -3,11 +3,13 @@
 import asyncio
 import copy
 import os
+import resource
 import shutil
 import threading
 
 import pytest
 
+from dockd.app.clock import MachineClock
 from dockd.core.remnants import remnant_name
 from dockd.core.sshsig import SigningKey
 from dockd.core.transfer import Call
@@ -15,6 +17,7 @@ from dockd.devices.folder import FolderSource
 from dockd.devices.port import Unplugged
 from dockd.errors import IllegalTransition, StoreRefused, StoreUnreachable
 from dockd.model import FileKind
+from dockd.station.docking import READERS_LIMIT
 from dockd.station.operations import Operations
 
 
@@ -416,3 +419,34 @@ async def test_p05_a_remnant_that_no_warrant_covers_is_no_odd_file_of_a_ready_ca
     noted = await station.journal.read(lambda tx: tx.noted_files(bays[1].docking))
     (noted,) = (file for file in noted if file.kind is FileKind.REFUSED)
     assert "no warrant covers" in noted.reason
+
+
+class HastyClock(MachineClock):
+    """Waits a hundredth of what it is asked to."""
+
+    async def sleep(self, delay_s):
+        await asyncio.sleep(delay_s / 100)
+
+
+async def test_p09_a_machine_that_can_start_no_reader_blames_no_camera_and_tries_again(station, clip):
+    station.clock = HastyClock()
+    await station.start()
+    station.camera(2, {})
+    await station.until_states(bay2="ready")  # its fork server has begun
+    pid = station.forkserver.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    station.camera(1, {"A.mp4": clip(1)})
+    async with asyncio.timeout(60):
+        while (await station.events()).count("docking.admitted") <= READERS_LIMIT + 2:
+            await asyncio.sleep(0.05)
+    (bay, *_) = (await station.snapshot()).bays
+    assert bay.state == "interrupted"
+    assert "no reader could be started" in bay.note
+    assert "tried again by itself" in bay.note
+    events = await station.events()
+    assert events.count("docking.not_ready") == 1
+    assert "docking.refused" not in events
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    await station.until_states(bay1="ready")
+    assert station.opened() == [clip(1)]

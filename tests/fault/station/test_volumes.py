@@ -9,7 +9,7 @@ from cards import MIB, count
 from dockd.core.lifecycle import AcquisitionEvent
 from dockd.core.profile import EraseMethod
 from dockd.core.transfer import Call
-from dockd.errors import CameraGone, EraseFailed, StoreUnreachable
+from dockd.errors import CameraGone, CameraNotReady, EraseFailed, StoreUnreachable
 from dockd.station.operations import Operations
 
 MARK = b"a mark that stands in every block of a clip and nowhere else"
@@ -92,6 +92,20 @@ async def test_p09_a_medium_that_cannot_be_written_ends_as_a_matter_for_a_person
     (row,) = await station.rows()
     assert row.state == "stored"
     assert count(card.image, MARK) == 1
+
+
+async def test_p09_a_camera_that_is_not_ready_is_not_refused_and_tried_again(cards, clip):
+    card = cards.card({"A.mp4": clip(1)})
+    card.wrong["attach"] = [CameraNotReady("something else has it in use")] * 2
+    station = await cards.station()
+    cards.source.plug(1, card)
+    said = await station.until(lambda now: now.bays[0].state == "interrupted" and now.bays[0].note, "the note")
+    assert "something else has it in use" in said
+    assert "tried again" in said
+    await station.until_states(bay1="ready")
+    assert card.wrong["attach"] == []
+    assert "docking.refused" not in await station.events()
+    assert await details(station, "docking.not_ready") == [{"label": "card", "reason": "something else has it in use"}]
 
 
 async def test_p04_what_is_back_after_the_fresh_mount_was_not_erased(cards, clip):

@@ -16,6 +16,7 @@ from rig.guest.wire import Gone
 from dockd.app.open import open_sealed
 
 SETTLED = ("ready", "attention", "refused")
+PATIENCE_S = 300.0  # with what does come to pass: this machine may be a slow one, and have much else to do
 
 
 class Unanswered(RuntimeError):
@@ -41,7 +42,7 @@ class Dock:
         """What its control socket answers; the guest leads a port there. Raises Unanswered, AssertionError."""
         answers = []
         try:
-            with socket.create_connection(("127.0.0.1", self.machine.asked_at), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", self.machine.asked_at), timeout=120) as connection:
                 stream = connection.makefile("rwb")
                 stream.write(json.dumps({"op": operation, **arguments}).encode() + b"\n")
                 stream.flush()
@@ -73,7 +74,7 @@ class Dock:
         for serial in serials:
             self.ask("enrol", serial=serial, profile=None, reason="the rig")
 
-    def wait(self, what: str, condition: Callable[[], Any], *, timeout_s: float = 90) -> Any:
+    def wait(self, what: str, condition: Callable[[], Any], *, timeout_s: float = PATIENCE_S) -> Any:
         """Until `condition()` is true. What the daemon said is shown where it does not come true."""
         try:
             return self.machine.wait(what, condition, timeout_s=timeout_s, every_s=0.25)
@@ -88,7 +89,7 @@ class Dock:
         bays = [bay for bay in status.pop("bays", ()) if bay["state"] != "empty"]
         return "\n".join(json.dumps({key: value for key, value in one.items() if value}) for one in (*bays, status))
 
-    def wait_bay(self, number: int, *states: str, timeout_s: float = 90) -> dict[str, Any]:
+    def wait_bay(self, number: int, *states: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Until the bay is in one of these states (by default settled); returns what status says of it then."""
         wanted = states or SETTLED
 
@@ -97,6 +98,17 @@ class Dock:
             return bay if bay.get("state") in wanted else None
 
         return self.wait(f"bay {number} {'/'.join(wanted)}", there, timeout_s=timeout_s)
+
+    def settled(self, number: int, state: str) -> dict[str, Any]:
+        """Until the bay is settled, and that has to be in this state. Returns what status says of it."""
+        bay = self.wait_bay(number)
+        if bay["state"] != state:
+            # A text, since pytest cuts whatever else stands in an assertion.
+            raise AssertionError(
+                f"bay {number} is {bay['state']}, not {state}: {bay['note']}\n{json.dumps(bay)}\n"
+                f"{json.dumps(self.clips())}\n{self.journal(60)}"
+            )
+        return bay
 
     def journal(self, lines: int = 200) -> str:
         """The last that dockd and its write blocker logged."""

@@ -12,7 +12,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _COMMAND_LINE = (
 _ENVIRONMENT = ["PATH=/opt/dockd/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
 _ENVIRONMENT += ["LANG=C.UTF-8"]
 SAVED = "dock"  # the name of the saved state inside the root disk
+PATIENCE_S = 300.0  # with what does come to pass, on a slow machine that has much else to do
 ASKED_PORT = 7001  # of the guest, where it answers for its control socket
 
 
@@ -90,11 +92,17 @@ class Machine:
     def save(self, root: Path) -> None:
         """Keep this very moment: `root` becomes a root disk that `resume` and `start` take. It goes on running."""
         self.run("sync", check=True)
-        self.qmp("stop")
-        try:
+        with self.stopped():
             self._human(f"savevm {SAVED}")
             _copy(self.directory / "root.qcow2", root)
             self._human(f"delvm {SAVED}")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """No time passes in it for a while: whatever is done meanwhile has happened at one instant."""
+        self.qmp("stop")
+        try:
+            yield
         finally:
             self.qmp("cont")
 
@@ -146,13 +154,13 @@ class Machine:
 
     def _continue(self, state: Path | None, before: Callable[[], None] | None) -> None:
         try:
-            self.wait("the monitor", self._listens, timeout_s=30)
+            self.wait("the monitor", self._listens)
             if state is not None:
                 self.add_disk("state", state)
             if before is not None:
                 before()
             self.qmp("cont")
-            self.wait("the guest's agent", self.answers, timeout_s=180)
+            self.wait("the guest's agent", self.answers)
         except BaseException:
             self.cut_power()
             raise
@@ -166,12 +174,14 @@ class Machine:
     def answers(self) -> bool:
         """Whether the agent inside does."""
         try:
-            self._agent.ask("guest-ping", timeout_s=2)
+            self._agent.ask("guest-ping", timeout_s=5)
         except Gone:
             return False
         return True
 
-    def wait(self, what: str, condition: Callable[[], Any], *, timeout_s: float = 60, every_s: float = 0.1) -> Any:
+    def wait(
+        self, what: str, condition: Callable[[], Any], *, timeout_s: float = PATIENCE_S, every_s: float = 0.1
+    ) -> Any:
         """Until `condition()` is true, as long as the machine runs. Returns its value."""
         deadline = time.monotonic() + timeout_s
         while not (value := condition()):
@@ -230,7 +240,7 @@ class Machine:
         out, err = (base64.b64decode(said.get(key, "")).decode(errors="replace") for key in ("out-data", "err-data"))
         return Ran(code=said.get("exitcode", 128 + said.get("signal", 0)), out=out, err=err)
 
-    def run(self, command: str, *, check: bool = False, stdin: bytes = b"", timeout_s: float = 120) -> Ran:
+    def run(self, command: str, *, check: bool = False, stdin: bytes = b"", timeout_s: float = PATIENCE_S) -> Ran:
         """A shell command as root, to its end."""
         pid, nap_s, deadline = self.begin(command, stdin=stdin), 0.01, time.monotonic() + timeout_s
         while (ran := self.ended(pid)) is None:

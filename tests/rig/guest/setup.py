@@ -55,7 +55,7 @@ def fresh(directory: Path, *, hardware: Hardware | None = None) -> Dock:
         receiver.start()
         machine.resume(place / "root.qcow2")
         dock.lead_to_receiver()
-        dock.wait("the daemon answers", dock.status, timeout_s=20)
+        dock.wait("the daemon answers", dock.status)
     except BaseException:
         dock.close()
         raise
@@ -98,14 +98,14 @@ def _set_up(directory: Path, hardware: Hardware) -> None:
         machine.start(before=lambda: machine.add_disk("luggage", disk, read_only=True))
         machine.wait("the system is up", lambda: machine.run("systemctl is-system-running").out.strip() == "running")
         for step in _steps(wheel.name):
-            machine.run(step, check=True, timeout_s=180)
+            machine.run(step, check=True)
         machine.remove_disk("luggage")
         _configure(machine)
         receiver.enrol(machine.read("/etc/dockd/keys/station.pub"))
         receiver.start()
         dock.lead_to_receiver()
         machine.run("modprobe -a usb_storage uas vfat exfat nls_ascii nls_utf8", check=True)
-        machine.run("systemctl -q enable --now dockd", check=True, timeout_s=120)
+        machine.run("systemctl -q enable --now dockd", check=True)
         machine.run(_STATE_DISK + _ASKED, check=True)
         dock.wait(
             "the store is reached", lambda: (dock.status() or {"stores": [{}]})["stores"][0].get("state") == "reachable"

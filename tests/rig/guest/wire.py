@@ -66,7 +66,7 @@ def monitor(
     path: Path, command: str, /, *, until: Callable[[dict[str, Any]], bool] | None = None, **arguments: Any
 ) -> Any:
     """Give QEMU one order, and wait for the event that `until` knows, where there is one. Returns the answer."""
-    with Line(path, 60) as line:
+    with Line(path, 300) as line:
         line.receive()  # the greeting
         line.send({"execute": "qmp_capabilities"})
         line.receive()
@@ -90,7 +90,7 @@ class Agent:
         self._directory = directory
         self._asked = 0
 
-    def ask(self, command: str, *, timeout_s: float = 30, **arguments: Any) -> Any:
+    def ask(self, command: str, *, timeout_s: float = 120, **arguments: Any) -> Any:
         with (self._directory / "agent.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with Line(self._directory / "agent.sock", timeout_s) as line:

@@ -9,7 +9,7 @@ import pytest
 
 from dockd.blocker.messages import Answer, send
 from dockd.devices.blocker import Blocker, DiscardUnsupported, VolumeAddress
-from dockd.errors import CameraGone, CameraRefused, EraseFailed
+from dockd.errors import CameraGone, CameraNotReady, CameraRefused, EraseFailed
 
 PORT, SERIAL = "0000:00:09.0/8.2", "X012345"
 
@@ -68,7 +68,7 @@ async def test_a_killed_write_blocker_leaves_no_mount(card, blocker):
         close(await connection.read(address(card)))
         started[0].kill()
         await ended(started[0])
-        with pytest.raises(CameraRefused, match="went away"):
+        with pytest.raises(CameraNotReady, match="went away"):
             await connection.read(address(card))
     async with Blocker(path) as connection:
         close(await connection.read(address(card)))
@@ -85,7 +85,7 @@ async def test_errors_come_as_what_the_station_knows(card, blocker):
     async with Blocker(path) as connection:
         with pytest.raises(EraseFailed, match="stands at"):
             await connection.write(address(card, port="0000:00:09.0/1"))
-    with pytest.raises(CameraRefused, match=r"dockd-blocker\.socket"):
+    with pytest.raises(CameraNotReady, match=r"dockd-blocker\.socket"):
         await Blocker(path.parent / "nothing-here").open()
     with pytest.raises(CameraRefused, match="not connected"):
         await Blocker(path).read(address(card))
@@ -141,6 +141,7 @@ async def test_a_cancelled_call_ends_the_connection_and_leaves_no_descriptor(sil
         (Answer(ok=True, read_only=True), 1, CameraRefused),
         (Answer(ok=True, read_only=False), 2, CameraRefused),
         (Answer(ok=False, error="io", message="no"), 2, CameraRefused),
+        (Answer(ok=False, error="busy", message="no"), 0, CameraNotReady),
         (Answer(ok=False, error="discard_unsupported", message="no"), 0, DiscardUnsupported),
         (Answer(ok=False, error="odd", message="no"), 1, CameraRefused),
     ],

@@ -17,7 +17,7 @@ from dockd.cli.main import main
 from dockd.core.profile import Match, Profile
 from dockd.devices.port import Plugged, Unplugged
 from dockd.devices.usb.source import UsbSource
-from dockd.errors import CameraBlank, CameraGone, CameraRefused, EraseFailed
+from dockd.errors import CameraBlank, CameraGone, CameraNotReady, CameraRefused, EraseFailed
 from dockd.model import MediumKind
 
 REPOSITORY = Path(__file__).parents[3]
@@ -218,12 +218,12 @@ async def test_a_camera_that_comes_up_slowly_is_waited_for(bed, blocker):
             assert events == []
 
 
-async def test_a_camera_that_never_comes_up_is_refused_and_tried_again_when_it_does(bed, blocker):
+async def test_a_camera_that_does_not_come_up_is_not_refused_and_tried_again_when_it_does(bed, blocker):
     usb, interface, *rest = CAMERA.blocks()
     bed.add(usb, interface)
     async with following(blocker, patience_s=0.05) as (source, seen):
         plugged = await seen.next()
-        with pytest.raises(CameraRefused, match="its disks have not appeared yet"):
+        with pytest.raises(CameraNotReady, match="its disks have not appeared yet"):
             await source.identify(plugged)
         bed.add(*rest)
         assert await seen.next() == Unplugged(bay=1, device=plugged.device)
@@ -398,6 +398,15 @@ async def test_a_camera_of_which_sysfs_lost_a_part_is_gone(bed, blocker):
             await attachment.identify_again()
 
 
+async def test_a_camera_that_is_leaving_is_gone_and_not_one_without_a_serial_number(bed, blocker):
+    bed.plug(CAMERA)
+    async with following(blocker) as (source, seen):
+        plugged = await seen.next()
+        bed.attribute(CAMERA.path, "serial", "")  # udev still has it
+        with pytest.raises(CameraGone, match="is leaving"):
+            await source.identify(plugged)
+
+
 async def test_what_cannot_be_written_is_locked_again_and_can_still_be_read(bed, blocker):
     bed.plug(CAMERA)
     async with following(blocker) as (source, seen):
@@ -427,13 +436,13 @@ async def test_an_undocking_while_the_write_blocker_hangs_leaves_nothing(bed, bl
     await until(lambda: descriptors() == before)
 
 
-async def test_without_a_write_blocker_the_camera_is_refused(bed, blocker, tmp_path):
+async def test_without_a_write_blocker_the_camera_is_not_ready(bed, blocker, tmp_path):
     bed.plug(CAMERA)
     source = UsbSource(PORTS, blocker=tmp_path / "none.sock", profiles=lambda: (PROFILE,))
     seen = Seen(source)
     plugged = await seen.next()
     candidate = await source.identify(plugged)
-    with pytest.raises(CameraRefused, match=r"none\.sock"):
+    with pytest.raises(CameraNotReady, match=r"none\.sock"):
         await source.attach(plugged, candidate)
     await seen._events.aclose()
 

@@ -1,0 +1,50 @@
+"""A look at a stored object, of the kind that a statement about it is signed after. Blocking; off the event loop."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dockd.receiver.layout import Stored
+from dockd.receiver.part import hash_file
+from dockd.receiver.rows import Announced
+
+
+class Gone(OSError):
+    """The clip itself is provably not there any more as it was signed for: absent, of another length, other bytes."""
+
+
+def look(stored: Stored, one: Announced, *, rehash: bool) -> None:
+    """Reopen the object. Raises OSError where it is not there as it was signed for, Gone where that is proven.
+
+    What a medium does not give, what may not be opened and what a link stands for may all come back by themselves. So
+    may a whole disk that is not mounted: nothing is proven where not even the station's directory is there.
+    """
+    try:
+        descriptor = os.open(stored.clip, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        if stored.directory.parent.is_dir():
+            raise Gone(f"{stored.clip} is not there") from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != one.size_bytes:
+            raise Gone(f"{stored.clip} has {found.st_size} bytes instead of {one.size_bytes}")
+        os.pread(descriptor, 1, one.size_bytes - 1)
+    finally:
+        os.close(descriptor)
+    if rehash:
+        digest = hash_file(stored.clip, one.size_bytes).hexdigest()
+        if "sha256:" + digest != one.sealed_digest:
+            raise Gone(f"{stored.clip} has the digest {digest}")
+    if stored.manifest.read_bytes() != one.manifest.payload:
+        raise OSError(f"{stored.manifest} is not the manifest that was signed for")
+
+
+def set_aside(path: Path) -> None:
+    """Make room under this name: what stands there is kept, for whoever asks what happened to it."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.set-aside-{number}")):
+        number += 1
+    path.rename(aside)
