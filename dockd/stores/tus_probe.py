@@ -23,9 +23,10 @@ _BYTES = 4096
 _HALF = _BYTES // 2
 
 
-async def probe(store: TusStore, *, random: Entropy) -> tuple[Finding, ...]:
+async def probe(store: TusStore, another: TusStore, *, random: Entropy) -> tuple[Finding, ...]:
     """Try it. Never raises StoreError: what could not be tried is an UNKNOWN that says why.
 
+    `another` is a second adapter of the same server, with connections of its own: it resumes what the first began.
     After cancellation uploads named `dockd-probe-...` may be left.
     """
     server = store.server
@@ -33,14 +34,14 @@ async def probe(store: TusStore, *, random: Entropy) -> tuple[Finding, ...]:
         offers = await server.offers()
     except StoreError as error:
         return (Finding(question=FOUND, answer=Answer.UNKNOWN, claimed=None, detail=str(error)),)
-    trial = _Trial(server, offers, random)
+    trial = _Trial(server, another.server, offers, random)
     steps: tuple[tuple[str, bool | None, Callable[[], Awaitable[tuple[Answer, str]]]], ...] = (
         (Question.WRONG_CHECKSUM, "checksum" in offers.extensions, trial.wrong_checksum),
         (Question.RESUME, True, trial.resume),
         (WITH_UPLOAD, "creation-with-upload" in offers.extensions, trial.with_upload),
         (FOUND, None, trial.found),
         (Question.READ_BACK, None, trial.read_back),
-        (Question.OVERWRITE, True, trial.overwrite),
+        (Question.OVERWRITE, None if server.files_by_name else True, trial.overwrite),
         (Question.ABANDON, "termination" in offers.extensions, trial.abandon),
         (Question.LOCKED, False, trial.locked),
     )
@@ -57,8 +58,9 @@ async def probe(store: TusStore, *, random: Entropy) -> tuple[Finding, ...]:
 class _Trial:
     """One upload that the steps work on, one after the other."""
 
-    def __init__(self, server: TusServer, offers: Offers, random: Entropy) -> None:
+    def __init__(self, server: TusServer, another: TusServer, offers: Offers, random: Entropy) -> None:
         self._server = server
+        self._another = another
         self._offers = offers
         self._random = random
         self._content = random(_BYTES)
@@ -75,12 +77,12 @@ class _Trial:
         return Answer.NO, "it offers no checksum that we send: damage on the way shows when the clip is read back"
 
     async def resume(self) -> tuple[Answer, str]:
-        """Half an upload, a question, the other half."""
+        """Half an upload; then, over connections of another, a question and the other half."""
         self._path = await self._server.create(self._name, _BYTES, {"filename": self._name})
         await self._server.append(self._path, 0, once(self._content[:_HALF]), _HALF)
-        if (await self._server.standing(self._path)).offset != _HALF:
+        if (await self._another.standing(self._path)).offset != _HALF:
             return Answer.NO, "half of an upload was sent, and it does not stand there"
-        await self._server.append(self._path, _HALF, once(self._content[_HALF:]), _BYTES - _HALF)
+        await self._another.append(self._path, _HALF, once(self._content[_HALF:]), _BYTES - _HALF)
         return Answer.YES, "an upload went on where it was left"
 
     async def with_upload(self) -> tuple[Answer, str]:

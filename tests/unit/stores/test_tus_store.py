@@ -371,7 +371,7 @@ async def test_a_lost_answer_to_a_creation_leaves_one_upload_that_is_used(servin
 
 async def test_a_probe_finds_what_is_done_and_leaves_nothing(serving):
     little, store = await serving()
-    found = {one.question: one for one in await probe(store, random=secrets.token_bytes)}
+    found = {one.question: one for one in await probe(store, store, random=secrets.token_bytes)}
     yes = (Question.WRONG_CHECKSUM, Question.RESUME, WITH_UPLOAD, FOUND, Question.READ_BACK, Question.OVERWRITE)
     assert [found[one].answer for one in (*yes, Question.ABANDON)] == [Answer.YES] * 7
     assert (found[Question.LOCKED].answer, found[Question.LOCKED].claimed) == (Answer.NO, False)
@@ -390,13 +390,13 @@ async def test_a_probe_finds_what_is_done_and_leaves_nothing(serving):
 )
 async def test_a_probe_names_what_is_not_done(serving, settings, question, claimed):
     _, store = await serving(**settings)
-    found = {one.question: one for one in await probe(store, random=secrets.token_bytes)}[question]
+    found = {one.question: one for one in await probe(store, store, random=secrets.token_bytes)}[question]
     assert (found.answer, found.claimed, found.broken_claim) == (Answer.NO, claimed, claimed is True)
 
 
 async def test_a_probe_of_nobody_says_so(serving):
     little, store = await serving()
     little.answers.extend([("OPTIONS", 503)] * 3)
-    (found,) = await probe(store, random=secrets.token_bytes)
+    (found,) = await probe(store, store, random=secrets.token_bytes)
     assert found.answer is Answer.UNKNOWN
     assert "503" in found.detail
