@@ -32,6 +32,7 @@ POLL_S = 0.1
 pytest_plugins = (  # servers that live as long as the session
     "servers.programs",
     "servers.ceph",
+    "servers.node_tus",
     "servers.seaweed",
     "servers.swift",
 )

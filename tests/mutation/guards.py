@@ -113,7 +113,7 @@ GUARDS = (
     Mutation(
         name="retention before stored",
         file="dockd/stages/confirm.py",
-        text="        enough = promised >= self.min_retention\n",
+        text="        enough = configured is not None and promised >= configured.min_retention\n",
         instead="        enough = True\n",
         tests=("tests/fault/test_uplink.py::test_p01_too_short_a_retention_is_no_confirmation",),
         of="retention",
@@ -463,6 +463,48 @@ GUARDS = (
         text="if one.state.size_bytes != size_bytes or one.digest != digest:",
         instead="if False:",
         tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="the policy before stored",
+        file="dockd/core/delivery.py",
+        text="case AcquisitionState.UPLOADING if policy.satisfied(confirmed):",
+        instead="case AcquisitionState.UPLOADING if confirmed:",
+        tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="a confirmation that was retracted",
+        file="dockd/core/delivery.py",
+        text="case AcquisitionState.STORED | AcquisitionState.WARRANTED if not policy.satisfied(confirmed):",
+        instead="case AcquisitionState.STORED if False:",
+        tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="retention before objects are believed",
+        file="dockd/stages/confirm_objects.py",
+        text="            if not enough:\n",
+        instead="            if False:\n",
+        tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="the bytes that a store gives back",
+        file="dockd/stages/confirm_objects.py",
+        text="            if await self._range(objects, Piece.SEALED, one) != mine:\n",
+        instead="            if False:\n",
+        tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="a contradiction of a store that counts",
+        file="dockd/station/stores.py",
+        text="counted = (one for one in self.uplinks.values() if self.policy.counts(one.store))",
+        instead="counted = ()",
+        tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="a sealed file that another store lacks",
+        file="dockd/station/tidy.py",
+        text="        if not lacked and await self._is_lacked(row):\n",
+        instead="        if False:\n",
+        tests=("tests/fault/test_stores.py",),
     ),
 )
 

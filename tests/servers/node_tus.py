@@ -1,0 +1,106 @@
+"""`@tus/server` on node, over TLS: the reference server of the tus protocol, with files in a directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from contract.evidence import certificate
+from servers.programs import Servers, answers, free_ports, program
+
+_HERE = Path(__file__).parent
+_CACHE = _HERE.parents[1] / ".cache" / "servers"
+_EXPIRE_MS = 24 * 3600 * 1000
+TOKEN = "a-token-of-the-test"  # noqa: S105  of a server that lives as long as the test
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTus:
+    """A running server. Uploads are files in `files`, named as the last part of their address."""
+
+    url: str
+    token: str
+    ca_file: Path
+    tls_key: Path
+    files: Path
+    servers: Servers
+
+
+@contextmanager
+def node_tus(*, disk_bytes: int = 0, max_size_bytes: int = 0) -> Iterator[NodeTus]:
+    """A server of its own, with an empty directory; on a disk of `disk_bytes`, where that is said (as root)."""
+    servers = Servers("node-tus")
+    files = servers.directory / "files"
+    files.mkdir()
+    try:
+        if disk_bytes:
+            servers.run("mount", "-t", "tmpfs", "-o", f"size={disk_bytes}", "tmpfs", files)
+        yield _start(servers, files, max_size_bytes)
+    finally:
+        if os.path.ismount(files):
+            with suppress(KeyError):
+                servers.stop("tus")
+            servers.run("umount", files)
+        servers.close()
+
+
+@pytest.fixture(scope="session")
+def tus_server() -> Iterator[NodeTus]:
+    """One for the whole session."""
+    with node_tus() as started:
+        yield started
+
+
+def _start(servers: Servers, files: Path, max_size_bytes: int) -> NodeTus:
+    node, modules = program("node", "apt-get install nodejs"), _installed()
+    chain, key = certificate(servers.directory)
+    # Modules are looked for beside the script.
+    (servers.directory / "node_modules").symlink_to(modules)
+    shutil.copy(_HERE / "tus_server.mjs", servers.directory)
+    port = free_ports(1)[0]
+    settings = {
+        "PORT": str(port),
+        "FILES": str(files),
+        "CERTIFICATE": str(chain),
+        "KEY": str(key),
+        "TOKEN": TOKEN,
+        "EXPIRE_MS": str(_EXPIRE_MS),
+        "MAX_SIZE": str(max_size_bytes),
+    }
+    servers.start("tus", [node, servers.directory / "tus_server.mjs"], env=settings)
+    servers.wait("@tus/server ready", lambda: answers(port))
+    return NodeTus(
+        url=f"https://127.0.0.1:{port}/files", token=TOKEN, ca_file=chain, tls_key=key, files=files, servers=servers
+    )
+
+
+def _installed() -> Path:
+    """The modules of package-lock.json, installed once and again when it changed."""
+    npm = program("npm", "apt-get install npm")
+    lock = (_HERE / "package-lock.json").read_bytes()
+    installed = _CACHE / "installed-lock.json"
+    if not installed.exists() or installed.read_bytes() != lock:
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(_HERE / name, _CACHE)
+        done = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", _CACHE],
+            cwd=_CACHE,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        if done.returncode:
+            reason = f"npm could not install @tus/server: {done.stderr[-500:]}"
+            if os.environ.get("DOCKD_CI") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        installed.write_bytes(lock)
+    return _CACHE / "node_modules"
