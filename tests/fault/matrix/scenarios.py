@@ -1,0 +1,291 @@
+"""The ways that a dock is led, so that between them every point is passed. Each begins with a dock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from card_source import Card, CardSource
+from cards import MIB, Part
+from conftest import mp4
+from fault.matrix.dock import PATCH_BYTES, Dock
+from fault.matrix.lives import Forker, Lives
+from fault.matrix.truth import check_end
+
+from dockd import faults
+from dockd.blocker.mounts import mount
+from dockd.control.client import ask
+from dockd.core import checkpoint as notes
+from dockd.core.merkle import Frontier
+from dockd.errors import DaemonUnreachable, DockdError, RequestRefused, StoreUntrusted
+from dockd.faultpoints import Point
+from dockd.keep import aside
+from dockd.keep.durable import _temporary_name
+from dockd.reader.client import ForkServer
+
+
+@dataclass
+class Bench:
+    """What the docks of one worker share."""
+
+    directory: Path
+    readers: ForkServer  # that fail in no way
+    forker: Forker
+    templates: dict[str, Dock] = field(default_factory=dict)
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _numbers: count = field(default_factory=count)
+
+    def new(self) -> Path:
+        return self.directory / str(next(self._numbers))
+
+    def clips(self) -> dict[str, bytes]:
+        """One of two PATCHes, and one of less than a block."""
+        number = next(self._numbers)
+        return {"A.mp4": mp4(PATCH_BYTES + 20_000, 2 * number), "B.mp4": mp4(6_000, 2 * number + 1)}
+
+    async def template(self) -> Dock:
+        """A dock that stopped when both clips were sealed and half of one was pushed, which the store forgets soon."""
+        async with self.making:
+            if "sealed" not in self.templates:
+                self.templates["sealed"] = await self._sealed()
+        return self.templates["sealed"]
+
+    async def _sealed(self) -> Dock:
+        dock = Dock.make(self.new())
+        given = json.loads((dock.directory / "dock.json").read_text())
+        (dock.directory / "dock.json").write_text(json.dumps(given | {"upload_expiry_s": 0}))
+        dock = Dock(dock.directory)
+        dock.enrol()
+        dock.camera(self.clips())
+        full = _FullAfterOne()
+        lives = Lives(dock, self.readers, programs={"receiver": full})
+
+        def done():
+            bay = lives.snapshot.bays[0] if lives.snapshot else None
+            return full.passed > 1 and bay is not None and bay.clips_acquired == len(dock.clips)
+
+        try:
+            await lives.until(done, nothing)
+        finally:
+            await lives.stop()
+        return dock
+
+
+class _FullAfterOne(faults.Faults):
+    """A store that makes one offset durable, and then none."""
+
+    passed = 0
+
+    def act(self, point, call, *args, **kwargs):
+        if point is Point.OFFSET_ROW:
+            self.passed += 1
+            if self.passed > 1:
+                raise OSError("no room")
+        return call(*args, **kwargs)
+
+
+async def nothing() -> None:
+    pass
+
+
+class Whole:
+    """Two clips go all the way: read, sealed, pushed, stored, signed for, read again, erased."""
+
+    def __init__(self, bench: Bench):
+        self.bench = bench
+        self.lives: Lives | None = None
+
+    async def make(self) -> Dock:
+        dock = Dock.make(self.bench.new())
+        dock.enrol()
+        dock.camera(self.bench.clips())
+        return dock
+
+    async def lead(self, lives: Lives, failed, *, held: bool) -> None:
+        """Lead it past the fault, through another start, to the end. `held`: a person may be wanted in between."""
+        self.lives = lives
+        await self.begin()
+        states = ("ready", "attention") if held else ("ready",)
+        await lives.until(lambda: failed() and lives.stands(*states), self.attend)
+        if not (lives.restarts and lives.stands("ready")):
+            await lives.again()
+            await lives.until(lambda: lives.stands("ready"), self.attend)
+
+    async def begin(self) -> None:
+        """What comes before the two programs."""
+
+    async def attend(self) -> None:
+        """What people do meanwhile."""
+
+    def check(self, dock: Dock) -> None:
+        check_end(dock)
+
+    def close(self, dock: Dock) -> None:
+        """Whatever came of it."""
+
+
+class Newcomer(Whole):
+    """The same, of a station that was not enrolled yet."""
+
+    async def make(self):
+        dock = Dock.make(self.bench.new())
+        dock.camera(self.bench.clips())
+        return dock
+
+    async def begin(self):
+        await self.lives.command("enrol")
+
+
+class Leftovers(Whole):
+    """A start after a power cut, with everything that one can leave behind; and an upload whose time is over."""
+
+    async def make(self):
+        dock = Dock.copy(await self.bench.template(), self.bench.new())
+        log = dock.state / "custody" / "custody.jsonl"
+        log.write_bytes(log.read_bytes()[:-20])
+        strange = str(uuid.uuid4())
+        corner = dock.spool / "incoming" / strange
+        corner.mkdir()
+        half_made = _temporary_name("x", bytes)
+        for path in (
+            dock.state / "custody" / half_made,
+            dock.spool / half_made,
+            dock.spool / f"{strange}.age",
+            corner / f"{strange}.part",
+            dock.store_directory / "uploads" / "stray",
+            dock.store_directory / "checkpoints" / half_made,
+        ):
+            path.write_bytes(b"half")
+        return dock
+
+
+class Rubble(Whole):
+    """A start with a journal that is rubbish, and a sealed file in the spool that nothing proves."""
+
+    async def make(self):
+        dock = Dock.copy(await self.bench.template(), self.bench.new())
+        (dock.state / "journal.sqlite").write_bytes(b"rubbish" * 1000)
+        (dock.spool / f"{uuid.uuid4()}.age").write_bytes(b"of nobody")
+        self.accepted = False
+        return dock
+
+    async def attend(self):
+        now = self.lives.snapshot
+        if not self.accepted and now is not None and any("accept-log" in alarm for alarm in now.alarms):
+            self.accepted = True
+            await self.lives.command("accept_log")
+
+    def check(self, dock):
+        check_end(dock, copies=2)
+        assert aside.former_generations(dock.state) == [1]
+        assert len(list(dock.state.glob("journal.sqlite.corrupt-*Z"))) == 1
+        assert [path.read_bytes() for path in (dock.spool / "set-aside").iterdir()] == [b"of nobody"]
+        assert (dock.store_directory / "checkpoints" / f"{dock.station}.generation-1").read_bytes()
+
+
+class Fork(Whole):
+    """A log that is shown to the store twice, with other entries the second time. There is no station."""
+
+    async def make(self):
+        dock = Dock.make(self.bench.new())
+        dock.enrol()
+        return dock
+
+    async def lead(self, lives, failed, *, held):
+        self.lives, self.told = lives, 0
+        async with lives.dock.push() as store:
+            self.store = store
+            await lives.until(lambda: failed() and self.told, self.attend, station=False)
+
+    async def attend(self):
+        for entry in (b"one entry", b"another"):
+            tree = Frontier()
+            tree.append(entry)
+            origin = notes.origin_of(self.lives.dock.station, 1)
+            head = notes.Checkpoint(origin=origin, size=1, root=tree.root())
+            try:
+                old_size = await self.store.witnessed_size()
+                await self.store.witness(notes.sign(head, self.lives.dock.checkpoint_key), old_size, ())
+            except StoreUntrusted:
+                assert entry == b"another"
+                self.told += 1
+            except DockdError:
+                return
+
+    def check(self, dock):
+        known = (dock.store_directory / "checkpoints" / dock.station).read_text()
+        evidence = list((dock.store_directory / "checkpoints").glob("*.fork-*"))
+        assert evidence
+        for path in evidence:
+            said = json.loads(path.read_bytes())
+            assert said["known"] == known
+            assert said["shown"].split("\n")[:2] == known.split("\n")[:2]
+            assert said["shown"].split("\n")[2] != known.split("\n")[2]
+
+
+class CardDock(Dock):
+    """Its camera is a volume: an ext4 on a loop device."""
+
+    card: Card
+
+    def sources(self):
+        source = CardSource()
+        source.plug(1, self.card)
+        return (source,)
+
+    def on_camera(self):
+        root = mount(self.card.loop, "ext4", writable=False, uid=os.geteuid(), gid=os.getegid())
+        try:
+            found = {}
+            for name in set(os.listdir(root)) - {"lost+found"}:
+                with open(os.open(name, os.O_RDONLY, dir_fd=root), "rb") as file:
+                    found[name] = file.read()
+            return found
+        finally:
+            os.close(root)
+
+
+class Volume(Whole):
+    """The clips are on a volume, one of them marked read-only. A person releases what an erasure left of one."""
+
+    async def make(self):
+        dock = CardDock(Dock.make(self.bench.new()).directory)
+        dock.enrol()
+        dock.clips = self.bench.clips()
+        part = Part(kind="ext4", files=dock.clips, size_bytes=16 * MIB, cluster_bytes=4096)
+        dock.card = await asyncio.to_thread(Card, dock.directory / "cards", part)
+        root = mount(dock.card.loop, "ext4", writable=True, uid=os.geteuid(), gid=os.getegid())
+        os.chmod("A.mp4", 0o400, dir_fd=root)
+        os.close(root)
+        return dock
+
+    async def attend(self):
+        for held in self.lives.snapshot.held if self.lives.snapshot else ():
+            if held.state == "stored" and "release" in held.why:
+                with suppress(RequestRefused, DaemonUnreachable):
+                    await asyncio.to_thread(self._release, held.acquisition)
+
+    def _release(self, acquisition):
+        list(ask(self.lives.dock.control, "release", acquisition=acquisition, reason="torn by an erasure"))
+
+    def check(self, dock):
+        check_end(dock, torn=True)
+
+    def close(self, dock):
+        dock.card.close()
+
+
+SCENARIOS = {
+    "whole": Whole,
+    "newcomer": Newcomer,
+    "leftovers": Leftovers,
+    "rubble": Rubble,
+    "fork": Fork,
+    "volume": Volume,
+}
