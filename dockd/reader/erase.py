@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from dockd.core.remnants import remnant_name
+from dockd.core.remnants import remnant_name, without_last_block
 from dockd.errors import CameraRefused, ClipBusy, ClipChanged, DockdError, EraseFailed
 from dockd.faultpoints import Point
 from dockd.model import Erasure, MediumKind
@@ -149,7 +149,7 @@ def _cut_and_set_aside(work: Work, clip: OpenClip, warrant: EraseWarrant, name: 
     status = os.fstat(clip.fd)
     if not clip.lease_holds() or clip.found() != warrant.file:
         raise ClipChanged("the clip was touched at the last moment")
-    keep = max(0, status.st_size - 1) // status.st_blksize * status.st_blksize
+    keep = without_last_block(status.st_size, status.st_blksize)
     if status.st_size == 0:
         raise EraseFailed("the clip could not be set aside: the volume is full")
     work.camera.require_attached()

@@ -59,13 +59,15 @@ class Crew:
     def _start(self, directory: Path):
         directory.mkdir()
         tests = Path(__file__).parents[2]
+        log = (directory / "log").open("wb")
         worker = subprocess.Popen(
             (sys.executable, "-m", "fault.matrix.worker", directory),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(directory / "log").open("wb"),
+            stderr=log,
             env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))},
         )
+        log.close()
         self._workers.append(worker)
         threading.Thread(target=self._serve, args=(worker, directory)).start()
 

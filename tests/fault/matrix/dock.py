@@ -114,9 +114,7 @@ class Dock:
         """Another dock in the same state, at another port. Its clips are those of the template."""
         shutil.copytree(template.directory, directory, ignore=shutil.ignore_patterns("*.sock"))
         given = json.loads((directory / "dock.json").read_text())
-        (directory / "dock.json").write_text(
-            json.dumps(given | {"port": free_port(), "upload_expiry_s": 14 * 86400})
-        )
+        (directory / "dock.json").write_text(json.dumps(given | {"port": free_port(), "upload_expiry_s": 14 * 86400}))
         dock = cls(directory)
         dock.clips = dict(template.clips)
         return dock

@@ -177,9 +177,7 @@ class Lives:
                 self.dock.run(self._know, faults=self._faults[name], forkserver=self._forkserver)
             )
         listening = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(
-            self.dock.receive(lambda _: listening.set_result(None), faults=self._faults[name])
-        )
+        task = asyncio.create_task(self.dock.receive(lambda _: listening.set_result(None), faults=self._faults[name]))
         await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
         return task
 

@@ -55,7 +55,6 @@ _SCENARIOS: dict[str, tuple[Point, ...]] = {
     ),
     "newcomer": _of(faultpoints.ENROLLED),
     "fork": _of(faultpoints.FORK),
-
 }
 _SCENARIO = {point: name for name, points in _SCENARIOS.items() for point in points}
 
