@@ -70,7 +70,7 @@ class Point(StrEnum):
     SPOOL_SYNC = "spool.sync", Side.READER, Act.WHOLE, "the whole sealed file is made durable"
     SPOOL_NAME = "spool.name", Side.READER, Act.WHOLE, "the sealed file gets its finished name"
     SPOOL_NAME_SYNC = "spool.name-sync", Side.READER, Act.WHOLE, "that name is made durable"
-    SPOOL_PART = "spool.part", Side.READER, Act.WHOLE, "a sealed file that was not finished goes, if there is one"
+    SPOOL_PART = "spool.part", Side.READER, Act.WHOLE, "a sealed file that was not finished goes"
     ADOPT = "spool.adopt", Side.STATION, Act.WHOLE, "the sealed file leaves its docking's corner for the spool"
     ADOPT_SYNC = "spool.adopt-sync", Side.STATION, Act.WHOLE, "that is made durable in both directories"
     MANIFEST_DATA = "manifest.data", Side.STATION, Act.WRITE, "manifest and signature are written beside the clip"

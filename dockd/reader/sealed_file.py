@@ -67,6 +67,7 @@ class SealedFile:
 
     def _drop(self) -> None:
         with suppress(FileNotFoundError):
+            os.stat(self._part, dir_fd=self._directory_fd, follow_symlinks=False)
             self._faults.act(Point.SPOOL_PART, os.unlink, self._part, dir_fd=self._directory_fd)
 
     def _close(self) -> None:

@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fault.matrix import mtp
 
 from dockd import faults as no
 from dockd.control.server import bind
@@ -189,6 +190,16 @@ class Dock:
 
     def accept_log(self, faults=no.NONE) -> None:
         accept_log(self.store_directory, self.station, 2, faults)
+
+    # --- what a reader does with a camera over MTP
+
+    @property
+    def object(self) -> Path:
+        """What is in the camera's memory."""
+        return self.directory / "object"
+
+    def delete_object(self, faults=no.NONE) -> None:
+        mtp.delete(self.object, faults)
 
     # --- the two programs
 

@@ -21,10 +21,11 @@ from fault.matrix.truth import check_now
 from dockd import faults as no
 from dockd.errors import DockdError
 from dockd.reader.client import ForkServer
+from dockd.reader.erase import LeftHalfway
 from dockd.station.status import take_snapshot
 
 PATIENCE_S = 100.0
-POLL_S = 0.03
+POLL_S = 0.06
 RESTARTS = 3  # that one fault may cost at most
 
 
@@ -122,11 +123,12 @@ class Lives:
             raise AssertionError(f"this did not end: {self.snapshot}\n{_log(self.dock, 'station')}") from None
 
     def stands(self, *states: str) -> bool:
-        """Whether the camera is in one of these states and nothing alarms."""
-        return self.snapshot is not None and self.snapshot.bays[0].state in states and not self.snapshot.alarms
+        """Whether the camera is in one of these states, nothing waits to be pushed, and nothing alarms."""
+        now = self.snapshot
+        return now is not None and now.bays[0].state in states and not now.store.waiting and not now.alarms
 
     async def command(self, name: str) -> None:
-        """Give a command at the store, until it succeeds: with its fault first."""
+        """Give a command until it succeeds: with its fault first."""
         rules, failing = self._first.pop(name, None), self._faults.pop(name, no.NONE)
         if rules is not None:
             try:
@@ -134,7 +136,7 @@ class Lives:
             except Killed:
                 self.killed += 1
         else:
-            with suppress(OSError):
+            with suppress(OSError, LeftHalfway):
                 await asyncio.to_thread(getattr(self.dock, name), failing)
         await asyncio.to_thread(getattr(self.dock, name))
 

@@ -55,11 +55,20 @@ _SCENARIOS: dict[str, tuple[Point, ...]] = {
     ),
     "newcomer": _of(faultpoints.ENROLLED),
     "fork": _of(faultpoints.FORK),
+    "object": (Point.ERASE_OBJECT,),
 }
 _SCENARIO = {point: name for name, points in _SCENARIOS.items() for point in points}
 
+# What is not done by station, receiver or a fork server's reader, but by a method of the dock.
+COMMANDS = {
+    **dict.fromkeys(_of(faultpoints.ENROLLED), "enrol"),
+    **dict.fromkeys(_of(faultpoints.ACCEPTED), "accept_log"),
+    Point.ERASE_OBJECT: "delete_object",
+}
+
 # What has to go wrong, once, before the point is reached.
 BEFORE = {
+    Point.SPOOL_PART: f"{Kind.ENOSPC}@{Point.SPOOL_DATA}",
     Point.ERASE_MARK: f"{Kind.EIO}@{Point.ERASE_ASIDE}",
     Point.ERASE_BACK: f"{Kind.LOST}@{Point.ERASE_ASIDE}",
     Point.ERASE_BACK_SYNC: f"{Kind.LOST}@{Point.ERASE_ASIDE}",
@@ -100,5 +109,5 @@ class Counting(faults.Faults):
 def times_of(point: Point, counts: dict[Point, int]) -> int:
     """How often a run passes the point. Readers count in programs of their own: once at least, of either clip twice."""
     if point.side is Side.READER:
-        return 3 if scenario_of(point) == "whole" else 1
+        return 3 if scenario_of(point) == "whole" and point not in BEFORE else 1
     return counts.get(point, 1)

@@ -171,7 +171,9 @@ class Rubble(Whole):
     async def make(self):
         dock = Dock.copy(await self.bench.template(), self.bench.new())
         (dock.state / "journal.sqlite").write_bytes(b"rubbish" * 1000)
-        (dock.spool / f"{uuid.uuid4()}.age").write_bytes(b"of nobody")
+        strange = uuid.uuid4()
+        for suffix in (".age", ".manifest.json", ".manifest.json.sig"):
+            (dock.spool / f"{strange}{suffix}").write_bytes(b"of nobody")
         self.accepted = False
         return dock
 
@@ -185,7 +187,7 @@ class Rubble(Whole):
         check_end(dock, copies=2)
         assert aside.former_generations(dock.state) == [1]
         assert len(list(dock.state.glob("journal.sqlite.corrupt-*Z"))) == 1
-        assert [path.read_bytes() for path in (dock.spool / "set-aside").iterdir()] == [b"of nobody"]
+        assert [path.read_bytes() for path in (dock.spool / "set-aside").iterdir()] == [b"of nobody"] * 3
         assert (dock.store_directory / "checkpoints" / f"{dock.station}.generation-1").read_bytes()
 
 
@@ -295,6 +297,22 @@ class Volume(Whole):
         dock.card.close()
 
 
+class Object(Whole):
+    """A camera over MTP is asked to delete a clip, and the next reader looks what came of it."""
+
+    async def make(self):
+        dock = Dock.make(self.bench.new())
+        dock.object.write_bytes(b"clip" * 1000)
+        return dock
+
+    async def lead(self, lives, failed, *, held):
+        await lives.command("delete_object")
+        assert failed()
+
+    def check(self, dock):
+        assert not dock.object.exists()
+
+
 SCENARIOS = {
     "whole": Whole,
     "newcomer": Newcomer,
@@ -302,4 +320,5 @@ SCENARIOS = {
     "rubble": Rubble,
     "fork": Fork,
     "volume": Volume,
+    "object": Object,
 }

@@ -18,6 +18,7 @@ def pairs_of(point):
     return [(point, kind, 0) for kind in kinds(point)]
 
 
+@pytest.mark.timeout(600)  # the first waits for what all scenarios begin with
 @pytest.mark.parametrize("point", list(Point), ids=str)
 def test_p02_nothing_is_lost_however_a_durable_write_fails(crew, point):
     problems = {kind: crew.tried(point, kind) for kind in kinds(point)}

@@ -95,7 +95,7 @@ def _check_log(dock: Dock, count: int, copies: int) -> None:
         assert states == {"erased": count}
     else:  # those of the lost journal are never grounds for erasing: they stay stored
         assert names["acquisition.restored"] == names["acquisition.erased"] == len(dock.clips)
-        assert states == {"stored": len(dock.clips), "erased": len(dock.clips)}
+        assert states == {"stored": len(dock.clips), "erased": len(dock.clips)}, states
     check_custody(dock)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import sys
@@ -14,14 +15,12 @@ import traceback
 from pathlib import Path
 
 from fault.matrix.lives import Forker, Lives
-from fault.matrix.points import BEFORE, Counting, moment, scenario_of, times_of
+from fault.matrix.points import BEFORE, COMMANDS, Counting, moment, scenario_of, times_of
 from fault.matrix.scenarios import SCENARIOS, Bench
 
 from dockd import faults, log
 from dockd.faultpoints import KILLS, Kind, Point, Side
 from dockd.reader.client import ForkServer
-
-COMMANDS = {"enrolled": "enrol", "accepted": "accept_log"}
 
 
 class Worker:
@@ -39,10 +38,10 @@ class Worker:
             self._counted[name] = asyncio.create_task(self._count(name))
         counts = await asyncio.shield(self._counted[name])
         rule = f"{kind}@{point}#{number or moment(point, kind, times_of(point, counts))}"
-        if point.side is Side.READER:
+        if point.side is Side.READER and point not in COMMANDS:
             await self._in_reader(name, rule, BEFORE.get(point, ""))
             return
-        program = COMMANDS[point.partition(".")[0]] if point.side is Side.COMMAND else point.side.name.lower()
+        program = COMMANDS.get(point) or point.side.name.lower()
         if kind in KILLS:
             await self._lead(name, self._bench.readers, lambda lives: lives.killed, first={program: rule})
         else:
@@ -92,6 +91,8 @@ class Worker:
 
 
 async def main(directory: Path) -> None:
+    gc.collect()
+    gc.freeze()
     log.set_up("critical", "json")
     bench = Bench(directory, await ForkServer.start(faults=""), await Forker.start())
     worker = Worker(bench)

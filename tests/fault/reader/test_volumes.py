@@ -412,7 +412,7 @@ async def test_p02_no_room_to_set_a_clip_aside_is_made_of_its_own_last_block(car
 
 
 async def test_p02_a_clip_that_gave_up_its_last_block_is_finished_by_another_reader(card, kind):
-    rig = card(part(kind), faults="enospc@erase.set_aside:1.mp4 kill@erase.renamed")
+    rig = card(part(kind), faults="enospc@erase.set_aside:1.mp4 kill@erase.renamed:1.mp4")
     reader = await rig.reader()
     found = await second_reads(rig, reader)
     await reader.plan_erasing(files_of(found))
