@@ -116,7 +116,7 @@ class Spool:
         """Move an acquisition's files to `set-aside`, where nothing touches them any more. Idempotent."""
         place = self._directory / "set-aside"
         place.mkdir(mode=0o700, exist_ok=True)
-        for suffix in (_SEALED, _MANIFEST, _SIGNATURE):
+        for suffix in (_SIGNATURE, _MANIFEST, _SEALED):  # as long as that one is here, this is done again
             name = _name(acquisition) + suffix
             with contextlib.suppress(FileNotFoundError):
                 self._faults.act(Point.SPOOL_ASIDE, (self._directory / name).rename, place / name)
