@@ -161,6 +161,12 @@ class Point(StrEnum):
     STORED_SYNC = "stored-manifest.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"
     STORED_NAME = "stored-manifest.name", Side.RECEIVER, Act.WHOLE, "they get their names"
     STORED_NAME_SYNC = "stored-manifest.name-sync", Side.RECEIVER, Act.WHOLE, "the names are made durable"
+    STORED_ASIDE = (
+        "stored.set-aside",
+        Side.RECEIVER,
+        Act.WHOLE,
+        "what is left of a lost clip that came again makes room",
+    )
     MOVE = "move", Side.RECEIVER, Act.WHOLE, "the clip leaves the upload space for its place"
     MOVE_SYNC = "move.sync", Side.RECEIVER, Act.WHOLE, "that is made durable in both directories"
     RECEIPT_ROW = "row.receipt", Side.RECEIVER, Act.WHOLE, "the receipt becomes part of the station's chain"

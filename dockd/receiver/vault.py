@@ -311,7 +311,7 @@ def _take_over(layout: Layout, one: Announced) -> None:
     # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
     if source.exists():
         if os.path.lexists(stored.clip):
-            set_aside(stored.clip)
+            set_aside(stored.clip, faults)
         source.chmod(0o400)
         faults.act(Point.MOVE, source.rename, stored.clip)
     for directory in (stored.directory, source.parent):

@@ -77,9 +77,9 @@ def _live(asked: dict[str, str]) -> None:
         dock, failing = Dock(Path(asked["directory"])), faults.parse(asked["rules"])
         match asked["side"]:
             case "station":
-                asyncio.run(dock.run(faults=failing))
+                asyncio.run(dock.run(faults=failing), debug=False)
             case "receiver":
-                asyncio.run(dock.receive(faults=failing))
+                asyncio.run(dock.receive(faults=failing), debug=False)
             case command:
                 getattr(dock, command)(failing)
         status = 0

@@ -54,6 +54,7 @@ _SCENARIOS: dict[str, tuple[Point, ...]] = {
         Point.ERASE_VOLUME_SYNC,
     ),
     "newcomer": _of(faultpoints.ENROLLED),
+    "resent": (Point.STORED_ASIDE,),
     "fork": _of(faultpoints.FORK),
     "object": (Point.ERASE_OBJECT,),
 }

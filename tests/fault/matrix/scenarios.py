@@ -16,7 +16,7 @@ from cards import MIB, Part
 from conftest import mp4
 from fault.matrix.dock import PATCH_BYTES, Dock
 from fault.matrix.lives import Forker, Lives
-from fault.matrix.truth import check_end
+from fault.matrix.truth import RUBBLE, check_end
 
 from dockd import faults
 from dockd.blocker import mounts
@@ -49,32 +49,34 @@ class Bench:
         number = next(self._numbers)
         return {"A.mp4": mp4(PATCH_BYTES + 20_000, 2 * number), "B.mp4": mp4(6_000, 2 * number + 1)}
 
-    async def template(self) -> Dock:
-        """A dock that stopped when both clips were sealed and half of one was pushed, which the store forgets soon."""
+    async def template(self, name: str, make) -> Dock:
+        """A dock to copy, made once."""
         async with self.making:
-            if "sealed" not in self.templates:
-                self.templates["sealed"] = await self._sealed()
-        return self.templates["sealed"]
+            if name not in self.templates:
+                self.templates[name] = await make(self)
+        return self.templates[name]
 
-    async def _sealed(self) -> Dock:
-        dock = Dock.make(self.new())
-        given = json.loads((dock.directory / "dock.json").read_text())
-        (dock.directory / "dock.json").write_text(json.dumps(given | {"upload_expiry_s": 0}))
-        dock = Dock(dock.directory)
-        dock.enrol()
-        dock.camera(self.clips())
-        full = _FullAfterOne()
-        lives = Lives(dock, self.readers, programs={"receiver": full})
 
-        def done():
-            bay = lives.snapshot.bays[0] if lives.snapshot else None
-            return full.passed > 1 and bay is not None and bay.clips_acquired == len(dock.clips)
+async def _sealed(bench: Bench) -> Dock:
+    """A dock that stopped when both clips were sealed and half of one was pushed, which the store forgets soon."""
+    dock = Dock.make(bench.new())
+    given = json.loads((dock.directory / "dock.json").read_text())
+    (dock.directory / "dock.json").write_text(json.dumps(given | {"upload_expiry_s": 0}))
+    dock = Dock(dock.directory)
+    dock.enrol()
+    dock.camera(bench.clips())
+    full = _FullAfterOne()
+    lives = Lives(dock, bench.readers, programs={"receiver": full})
 
-        try:
-            await lives.until(done, nothing)
-        finally:
-            await lives.stop()
-        return dock
+    def done():
+        bay = lives.snapshot.bays[0] if lives.snapshot else None
+        return full.passed > 1 and bay is not None and bay.clips_acquired == len(dock.clips)
+
+    try:
+        await lives.until(done, nothing)
+    finally:
+        await lives.stop()
+    return dock
 
 
 class _FullAfterOne(faults.Faults):
@@ -129,6 +131,17 @@ class Whole:
     async def attend(self) -> None:
         """What people do meanwhile."""
 
+    async def release(self) -> None:
+        """What an operator does about damaged clips."""
+        for held in self.lives.snapshot.held if self.lives.snapshot else ():
+            if held.state == "stored":
+                await self.ask("release", acquisition=held.acquisition, reason="seen by a person")
+
+    async def ask(self, operation: str, **about: str) -> None:
+        """Ask the station for something; it may refuse, or be away."""
+        with suppress(RequestRefused, DaemonUnreachable):
+            await asyncio.to_thread(lambda: list(ask(self.lives.dock.control, operation, **about)))
+
     def check(self, dock: Dock) -> None:
         check_end(dock)
 
@@ -152,7 +165,7 @@ class Leftovers(Whole):
     """A start after a power cut, with everything that one can leave behind; and an upload whose time is over."""
 
     async def make(self):
-        dock = Dock.copy(await self.bench.template(), self.bench.new())
+        dock = Dock.copy(await self.bench.template("sealed", _sealed), self.bench.new())
         log = dock.state / "custody" / "custody.jsonl"
         log.write_bytes(log.read_bytes()[:-20])
         strange = str(uuid.uuid4())
@@ -177,7 +190,7 @@ class Rubble(Whole):
     kept = 2  # of clips that the lost journal knew: they are no grounds for erasing, so they are not erased
 
     async def make(self):
-        dock = Dock.copy(await self.bench.template(), self.bench.new())
+        dock = Dock.copy(await self.bench.template("sealed", _sealed), self.bench.new())
         (dock.state / "journal.sqlite").write_bytes(b"rubbish" * 1000)
         strange = uuid.uuid4()
         for suffix in (".age", ".manifest.json", ".manifest.json.sig"):
@@ -197,6 +210,45 @@ class Rubble(Whole):
         assert len(list(dock.state.glob("journal.sqlite.corrupt-*Z"))) == 1
         assert [path.read_bytes() for path in (dock.spool / "set-aside").iterdir()] == [b"of nobody"] * 3
         assert (dock.store_directory / "checkpoints" / f"{dock.station}.generation-1").read_bytes()
+
+
+class Resent(Whole):
+    """The store loses bytes of a clip that it signed for; people accept that, and the clip is pushed again."""
+
+    async def make(self):
+        dock = Dock.copy(await self.bench.template("held", _held), self.bench.new())
+        (receipted,) = [
+            path.parent
+            for path in (dock.store_directory / "acquisitions").glob("*/*/manifest.json")
+            if json.loads(path.read_bytes())["path"] == "A.mp4"
+        ]
+        (receipted / "clip.age").chmod(0o600)
+        (receipted / "clip.age").write_bytes(RUBBLE)
+        return dock
+
+    async def attend(self):
+        await self.release()
+        if self.lives.snapshot is not None and self.lives.snapshot.alarms:
+            await self.ask("accept_rollback", reason="a disk of the store failed")
+
+    def check(self, dock):
+        check_end(dock, resent=1)
+        (aside,) = (dock.store_directory / "acquisitions").glob("*/*/clip.age.set-aside-1")
+        assert aside.read_bytes() == RUBBLE
+
+
+async def _held(bench: Bench) -> Dock:
+    """A dock that stopped when one clip was erased, and one was stored that is damaged, so that it waits."""
+    dock = Dock.make(bench.new())
+    dock.enrol()
+    clips = bench.clips()
+    dock.camera(clips | {"A.mp4": clips["A.mp4"][:-100]})
+    lives = Lives(dock, bench.readers)
+    try:
+        await lives.until(lambda: lives.stands("attention") and lives.snapshot.held, nothing)
+    finally:
+        await lives.stop()
+    return dock
 
 
 class Fork(Whole):
@@ -290,13 +342,7 @@ class Volume(Whole):
         return dock
 
     async def attend(self):
-        for held in self.lives.snapshot.held if self.lives.snapshot else ():
-            if held.state == "stored":
-                with suppress(RequestRefused, DaemonUnreachable):
-                    await asyncio.to_thread(self._release, held.acquisition)
-
-    def _release(self, acquisition):
-        list(ask(self.lives.dock.control, "release", acquisition=acquisition, reason="torn by an erasure"))
+        await self.release()
 
     def check(self, dock):
         check_end(dock, torn=True)
@@ -327,6 +373,7 @@ SCENARIOS = {
     "leftovers": Leftovers,
     "rubble": Rubble,
     "fork": Fork,
+    "resent": Resent,
     "volume": Volume,
     "object": Object,
 }

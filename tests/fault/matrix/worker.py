@@ -117,4 +117,5 @@ async def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    # In Python's development mode, too: what that looks for in an event loop, the other tests' loops are watched for.
+    asyncio.run(main(Path(sys.argv[1])), debug=False)
