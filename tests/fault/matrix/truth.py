@@ -17,7 +17,6 @@ from dockd.core.sealing import Opener
 from dockd.keep.durable import is_temporary
 from dockd.model import SignedBytes
 
-
 RUBBLE = b"half"  # what a scenario puts in the place of a stored clip
 
 
