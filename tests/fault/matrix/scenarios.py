@@ -13,7 +13,7 @@ from pathlib import Path
 
 from card_source import Card, CardSource
 from cards import MIB, Part
-from conftest import mp4
+from clips import mp4
 from fault.matrix.dock import PATCH_BYTES, Dock
 from fault.matrix.lives import Forker, Lives
 from fault.matrix.truth import RUBBLE, check_end
