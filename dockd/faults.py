@@ -95,10 +95,11 @@ class Injected(Faults):
         kind = self._failing(point)
         if kind is not None:
             _before(kind)
-        value = call(*args, **kwargs)
-        if kind is not None:
-            _after(kind)
-        return value
+        try:
+            return call(*args, **kwargs)
+        finally:  # also where it failed by itself: no rule goes unheeded
+            if kind is not None:
+                _after(kind)
 
     def write(self, point: Point, fd: int, block: bytes | memoryview, offset: int | None = None) -> int:
         """As the rules say."""

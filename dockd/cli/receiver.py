@@ -65,11 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
 def enrol(args: argparse.Namespace) -> int:
     """Enrol one station. Raises VerificationFailed for what is no station.pub, OSError where it cannot be kept."""
+    from dockd import faults
     from dockd.receiver.enrol import enrol as keep
 
     directory = _directory(args)
     text = args.station.read_bytes().decode(errors="replace")
-    station = keep(directory, text)
+    station = keep(directory, text, faults.from_environment())
     print(f"Station {station.station} may push to the store in {directory}.")
     print("Compare with what the station printed at its set-up, and remove it again where one differs:")
     print(f"  manifest key    {station.manifest_key.fingerprint}")
@@ -79,10 +80,11 @@ def enrol(args: argparse.Namespace) -> int:
 
 def accept_log(args: argparse.Namespace) -> int:
     """Accept a new generation. Raises VerificationFailed for one that is not newer, OSError where it cannot be kept."""
+    from dockd import faults
     from dockd.receiver.generation import accept_log as keep
 
     directory = _directory(args)
-    done = keep(directory, args.station, args.generation)
+    done = keep(directory, args.station, args.generation, faults.from_environment())
     if done.former:
         print(f"Until now this store knew {done.former}, and cosigned its first {done.former_size} entries.")
         print("Entry 0 of the new log has to name that log, and no fewer entries (`before`): compare, before anything")

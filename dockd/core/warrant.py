@@ -15,7 +15,7 @@ from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import Manifest, encode
 from dockd.core.policy import StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
-from dockd.core.remnants import remnant_of
+from dockd.core.remnants import may_be_left, remnant_of
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
     Acquisition,
@@ -353,5 +353,5 @@ def _remnant_conditions(row: Acquisition, remnant: FoundFile) -> dict[str, bool]
     return {
         "the remnant bears another name": remnant_of(remnant.path) != row.acquisition,
         "the remnant is another file": remnant.inode != row.file.inode or remnant.links != 1,
-        "the remnant has another size": remnant.size_bytes not in (0, row.file.size_bytes),
+        "the remnant has another size": not may_be_left(remnant.size_bytes, row.file.size_bytes),
     }

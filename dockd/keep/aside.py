@@ -14,14 +14,18 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
+from dockd import faults as no
 from dockd.core.custody import MAX_LINE_BYTES
 from dockd.core.merkle import Frontier
+from dockd.faultpoints import Point
 from dockd.keep.durable import fsync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
+
+    from dockd.faults import Faults
 
 JOURNAL, CUSTODY, LOG = "journal.sqlite", "custody", "custody.jsonl"
 REBUILDING, REBUILT = "rebuilding", "rebuilt"
@@ -36,7 +40,7 @@ def is_gone(directory: Path) -> bool:
     return empty and log.exists() and log.stat().st_size > 0
 
 
-def set_aside(directory: Path, at: datetime) -> str:
+def set_aside(directory: Path, at: datetime, faults: Faults = no.NONE) -> str:
     """Rename the broken journal; returns its new name, or that of an earlier start, or "" where there is none."""
     stamp = at.strftime("%Y%m%dT%H%M%S.%fZ")
     name = f"{JOURNAL}.corrupt-{stamp}"
@@ -44,8 +48,8 @@ def set_aside(directory: Path, at: datetime) -> str:
         for side in reversed(_SIDES):  # the database itself last: while it is there, all of it is to be set aside
             path = directory / (JOURNAL + side)
             if path.exists():
-                path.rename(directory / (name + side))
-        fsync_directory(directory)
+                faults.act(Point.ASIDE_NAME, path.rename, directory / (name + side))
+        faults.act(Point.ASIDE_SYNC, fsync_directory, directory)
     known = sorted(path.name for path in directory.glob(f"{JOURNAL}.corrupt-*") if path.suffix.endswith("Z"))
     return known[-1] if known else ""
 
@@ -61,7 +65,7 @@ def former_generations(directory: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
-def finish(directory: Path, generation: int | None = None) -> bool:
+def finish(directory: Path, generation: int | None = None, faults: Faults = no.NONE) -> bool:
     """Put a rebuilt journal into its place; False where there is none. Idempotent; cut short, it is done again.
 
     `generation` is that of the log that makes room. Left out, it is the newest one that is free.
@@ -72,15 +76,15 @@ def finish(directory: Path, generation: int | None = None) -> bool:
     if (made / CUSTODY).is_dir():
         if (directory / CUSTODY).exists():
             number = next_generation(directory, 0) if generation is None else generation
-            (directory / CUSTODY).rename(directory / f"{CUSTODY}-{number}")
-        (made / CUSTODY).rename(directory / CUSTODY)
-        fsync_directory(directory)
+            faults.act(Point.REBUILT_FORMER, (directory / CUSTODY).rename, directory / f"{CUSTODY}-{number}")
+        faults.act(Point.REBUILT_LOG, (made / CUSTODY).rename, directory / CUSTODY)
+        faults.act(Point.REBUILT_LOG_SYNC, fsync_directory, directory)
     for side in reversed(_SIDES):
         if (made / (JOURNAL + side)).exists():
-            (made / (JOURNAL + side)).rename(directory / (JOURNAL + side))
-    fsync_directory(directory)
-    shutil.rmtree(made)
-    fsync_directory(directory)
+            faults.act(Point.REBUILT_JOURNAL, (made / (JOURNAL + side)).rename, directory / (JOURNAL + side))
+    faults.act(Point.REBUILT_JOURNAL_SYNC, fsync_directory, directory)
+    faults.act(Point.REBUILT_GONE, shutil.rmtree, made)
+    faults.act(Point.REBUILT_GONE_SYNC, fsync_directory, directory)
     return True
 
 

@@ -80,7 +80,7 @@ class Mirror:
 
     def cut(self, size_bytes: int) -> None:
         """Drop a torn end."""
-        os.ftruncate(self._fd, size_bytes)
+        self._faults.act(Point.MIRROR_CUT, os.ftruncate, self._fd, size_bytes)
         self._size_bytes = size_bytes
 
     def close(self) -> None:

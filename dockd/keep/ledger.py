@@ -82,12 +82,13 @@ class Ledger:
         self._mirror: Mirror | None = None
         self._connection: sqlite3.Connection | None = None
         try:
-            aside.finish(directory)  # before anything is made
+            aside.finish(directory, faults=faults)  # before anything is made
             _own(self.custody)
             if aside.is_gone(directory):
                 raise JournalCorrupt(  # noqa: TRY301  the lock is let go below
                     f"{directory / aside.JOURNAL} is gone, but its custody log is there"
                 )
+            self._sweep()
             self._connection = database.connect(directory / aside.JOURNAL, faults)
             database.check(self._connection, directory / aside.JOURNAL)
             self._source = Queries(self._connection)
@@ -99,8 +100,8 @@ class Ledger:
             self.mended = self._what_was_mended(cut_at)
             self._chain = Chain(self._connection)
             self._publish_keys()
-            durable.fsync_directory(self.custody)
-            durable.fsync_directory(directory)
+            for place in (self.custody, directory):
+                faults.act(Point.JOURNAL_PLACES, durable.fsync_directory, place)
         except sqlite3.Error as error:
             self.close()
             kind = JournalCorrupt if _is_broken(error) else JournalError
@@ -219,12 +220,17 @@ class Ledger:
             raise JournalError("the journal is closed")
         return self._connection, self._mirror
 
+    def _sweep(self) -> None:
+        """Remove the files that a kill left half-made. Raises OSError."""
+        for stray in [path for path in self.custody.iterdir() if durable.is_temporary(path.name)]:
+            self._faults.act(Point.CUSTODY_SWEEP, stray.unlink)
+
     def _claim(self, connection: sqlite3.Connection, generation: int) -> int:
         """Write into a new journal whose it is; check an old one. Returns the log's generation."""
         connection.execute("BEGIN IMMEDIATE")
         for key, value in (("station", self._station), ("generation", str(generation))):
             connection.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value))
-        connection.execute("COMMIT")
+        self._faults.act(Point.JOURNAL_CLAIM, connection.execute, "COMMIT")
         owner = self._source.get("station")
         if owner != self._station:
             raise JournalError(f"the journal belongs to station {owner}, the configuration says {self._station}")

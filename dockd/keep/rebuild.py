@@ -30,6 +30,7 @@ from dockd.core.lifecycle import AcquisitionState, DockingState
 from dockd.core.manifest import Manifest, decode
 from dockd.core.receipts import NO_PREVIOUS
 from dockd.errors import JournalCorrupt, VerificationFailed
+from dockd.faultpoints import Point
 from dockd.keep import aside, database
 from dockd.keep.durable import fsync_directory
 from dockd.keep.former import Former, read_former
@@ -99,41 +100,44 @@ async def open_journal(directory: Path, spool: Spool, origins: Origins, faults: 
         return await open_it()
     except JournalCorrupt as error:
         _log.critical("journal_corrupt", error=str(error))
-        await asyncio.to_thread(rebuild, directory, spool, origins, str(error))
+        await asyncio.to_thread(rebuild, directory, spool, origins, str(error), faults)
         return await open_it()
 
 
-def rebuild(directory: Path, spool: Spool, origins: Origins, why: str) -> None:
+def rebuild(directory: Path, spool: Spool, origins: Origins, why: str, faults: Faults = no.NONE) -> None:
     """Set the broken journal aside and make a new one. Blocking; cut short at any instant, the next start goes on.
 
     Raises JournalError where another program has the directory, OSError.
     """
     lock = database.lock(directory)
     try:
-        if aside.finish(directory):
+        if aside.finish(directory, faults=faults):
             return
         former = read_former(directory / aside.CUSTODY, origins.station, origins.checkpoint_key.public)
-        name = aside.set_aside(directory, origins.clock.now())
+        name = aside.set_aside(directory, origins.clock.now(), faults)
         generation = aside.next_generation(directory, former.generation)
         making = directory / aside.REBUILDING
-        shutil.rmtree(making, ignore_errors=True)
-        _make(making, generation, former, spool, origins, reason=why, journal=name)
-        making.rename(directory / aside.REBUILT)
-        fsync_directory(directory)
-        aside.finish(directory, generation - 1)
+        if making.exists():
+            faults.act(Point.REBUILT_GONE, shutil.rmtree, making)
+        _make(making, generation, former, spool, origins, faults=faults, reason=why, journal=name)
+        faults.act(Point.REBUILT_NAME, making.rename, directory / aside.REBUILT)
+        faults.act(Point.REBUILT_SYNC, fsync_directory, directory)
+        aside.finish(directory, generation - 1, faults)
         _log.critical("journal_rebuilt", generation=generation, set_aside=name, log_proven=former.proven)
     finally:
         os.close(lock)
 
 
-def _make(place: Path, generation: int, former: Former, spool: Spool, origins: Origins, **about: str) -> None:
+def _make(
+    place: Path, generation: int, former: Former, spool: Spool, origins: Origins, *, faults: Faults, **about: str
+) -> None:
     proven, unproven = _manifests(spool, origins)
     ledger = Ledger(
         place,
         station=origins.station,
         clock=origins.clock,
         checkpoint_key=origins.checkpoint_key,
-        faults=no.NONE,
+        faults=faults,
         generation=generation,
     )
     try:

@@ -51,7 +51,7 @@ class Spool:
         for place in (directory, self._incoming):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.chmod(0o700)
-        fsync_directory(directory)
+        faults.act(Point.SPOOL_PLACES, fsync_directory, directory)
 
     @property
     def directory(self) -> Path:
@@ -87,7 +87,7 @@ class Spool:
                 raise
         self._faults.act(Point.ADOPT_SYNC, fsync_directory, self._directory)
         with contextlib.suppress(FileNotFoundError):  # the corner was dropped after an earlier adoption
-            fsync_directory(corner)
+            self._faults.act(Point.ADOPT_SYNC, fsync_directory, corner)
 
     # --- finished clips
 
@@ -116,11 +116,12 @@ class Spool:
         """Move an acquisition's files to `set-aside`, where nothing touches them any more. Idempotent."""
         place = self._directory / "set-aside"
         place.mkdir(mode=0o700, exist_ok=True)
-        for suffix in (_SEALED, _MANIFEST, _SIGNATURE):
+        for suffix in (_SIGNATURE, _MANIFEST, _SEALED):  # as long as that one is here, this is done again
+            name = _name(acquisition) + suffix
             with contextlib.suppress(FileNotFoundError):
-                (self._directory / (_name(acquisition) + suffix)).rename(place / (_name(acquisition) + suffix))
-        fsync_directory(self._directory)
-        fsync_directory(place)
+                self._faults.act(Point.SPOOL_ASIDE, (self._directory / name).rename, place / name)
+        for directory in (self._directory, place):
+            self._faults.act(Point.SPOOL_ASIDE_SYNC, fsync_directory, directory)
 
     def discard(self, acquisition: AcquisitionId) -> None:
         """Remove an acquisition's files. Idempotent; durable on return."""
@@ -196,20 +197,20 @@ class Spool:
         for entry in _files(self._directory):
             ours = _OURS.fullmatch(entry.name)
             if is_temporary(entry.name) or (ours and not keep(AcquisitionId(ours[1]))):
-                (self._directory / entry.name).unlink(missing_ok=True)
+                self._faults.act(Point.SWEEP, (self._directory / entry.name).unlink, missing_ok=True)
                 gone.append(entry.name)
             elif not ours:
                 _log.warning("spool_has_a_stranger", name=entry.name)
-        fsync_directory(self._incoming)
-        fsync_directory(self._directory)
+        for directory in (self._incoming, self._directory):
+            self._faults.act(Point.SWEEP_SYNC, fsync_directory, directory)
         return sorted(gone)
 
     def _drop(self, corner: Path) -> None:
         for _ in range(3):  # a reader not yet dead may add a file while we clear
             for entry in _files(corner):
-                (corner / entry.name).unlink(missing_ok=True)
+                self._faults.act(Point.SWEEP, (corner / entry.name).unlink, missing_ok=True)
             try:
-                corner.rmdir()
+                self._faults.act(Point.SWEEP, corner.rmdir)
             except FileNotFoundError:
                 return
             except OSError as error:

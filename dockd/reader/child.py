@@ -264,7 +264,7 @@ class _Session:
         self._link.send("accounted", unaccounted=messages.short(self._require_batch().unaccounted()))
 
     def _let_go(self, _: dict[str, Any]) -> None:
-        self._require_batch().camera.let_go()
+        self._require_batch().camera.let_go(self._work.faults)
         self._link.send("let_go")
 
     def _take(self, fields: dict[str, Any]) -> None:

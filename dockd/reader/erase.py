@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from dockd.core.remnants import remnant_name
+from dockd.core.remnants import remnant_name, without_last_block
 from dockd.errors import CameraRefused, ClipBusy, ClipChanged, DockdError, EraseFailed
 from dockd.faultpoints import Point
 from dockd.model import Erasure, MediumKind
@@ -59,7 +59,8 @@ def erase(camera: MountedCamera, work: Work, warrant: EraseWarrant, changed_ns: 
     except DockdError:
         if mode:
             with suppress(OSError, DockdError), camera.clip(warrant.file) as clip:
-                os.fchmod(clip.fd, mode)  # the mark may be what flags it as evidence
+                # The mark may be what flags it as evidence.
+                work.faults.act(Point.ERASE_MARK, os.fchmod, clip.fd, mode)
         raise
 
 
@@ -126,15 +127,15 @@ def _set_aside(work: Work, clip: OpenClip, warrant: EraseWarrant, name: bytes) -
         if error.errno == errno.ENOSPC:
             raise _NoRoom(f"the clip could not be set aside: {error.strerror}") from error
         if _stands_at(clip, name):  # an error was all that came back of a rename that was made
-            _take_back(clip, name)
+            _take_back(work, clip, name)
         raise EraseFailed(f"the clip could not be set aside: {error.strerror}") from error
     try:
         _check_aside(work, clip, warrant, name)
     except DockdError:
-        _take_back(clip, name)
+        _take_back(work, clip, name)
         raise
     except OSError as error:
-        _take_back(clip, name)
+        _take_back(work, clip, name)
         raise EraseFailed(f"the clip could not be set aside: {error.strerror}") from error
 
 
@@ -148,18 +149,21 @@ def _cut_and_set_aside(work: Work, clip: OpenClip, warrant: EraseWarrant, name: 
     status = os.fstat(clip.fd)
     if not clip.lease_holds() or clip.found() != warrant.file:
         raise ClipChanged("the clip was touched at the last moment")
-    keep = max(0, status.st_size - 1) // status.st_blksize * status.st_blksize
+    keep = without_last_block(status.st_size, status.st_blksize)
     if status.st_size == 0:
         raise EraseFailed("the clip could not be set aside: the volume is full")
     work.camera.require_attached()
     with _past_return(remnant=False):
-        os.pwrite(clip.fd, bytes(status.st_size - keep), keep)
-        os.fsync(clip.fd)
+        position = keep
+        while position < status.st_size:
+            zeros = memoryview(_ZEROS)[: status.st_size - position]
+            position += work.faults.write(Point.ERASE_END_ZEROS, clip.fd, zeros, position)
+        work.faults.act(Point.ERASE_END_SYNC, os.fsync, clip.fd)
         work.faults.act(Point.ERASE_CUT, os.ftruncate, clip.fd, keep)
-        os.fsync(clip.fd)
+        work.faults.act(Point.ERASE_CUT_SYNC, os.fsync, clip.fd)
         work.faults.at("erase.cut", clip.path)
-        kernel.rename_to_new(clip.name, name, clip.directory_fd)
-        os.fsync(clip.directory_fd)
+        work.faults.act(Point.ERASE_CUT_NAME, kernel.rename_to_new, clip.name, name, clip.directory_fd)
+        work.faults.act(Point.ERASE_CUT_NAME_SYNC, os.fsync, clip.directory_fd)
     return status.st_size - keep
 
 
@@ -182,10 +186,10 @@ def _stands_at(clip: OpenClip, name: bytes) -> bool:
     return os.path.samestat(there, os.fstat(clip.fd))
 
 
-def _take_back(clip: OpenClip, name: bytes) -> None:
+def _take_back(work: Work, clip: OpenClip, name: bytes) -> None:
     try:
-        kernel.rename_to_new(name, clip.name, clip.directory_fd)
-        os.fsync(clip.directory_fd)
+        work.faults.act(Point.ERASE_BACK, kernel.rename_to_new, name, clip.name, clip.directory_fd)
+        work.faults.act(Point.ERASE_BACK_SYNC, os.fsync, clip.directory_fd)
     except OSError as error:
         raise LeftHalfway(f"the clip could not get its name back: {error.strerror}") from error
 

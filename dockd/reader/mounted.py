@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dockd.core.warrant import EraseWarrant
+    from dockd.faults import Faults
     from dockd.model import Erasure, ListedFile
     from dockd.reader.rules import ClipRules
     from dockd.reader.work import Work
@@ -105,7 +106,7 @@ class MountedCamera:
         """Erase the warrant's file and look again."""
         return erase(self, work, warrant, changed_ns)
 
-    def let_go(self) -> None:
+    def let_go(self, faults: Faults) -> None:
         """Close every descriptor of it. Raises EraseFailed where what was written did not reach the medium.
 
         They are closed then, too.
@@ -114,7 +115,7 @@ class MountedCamera:
         failures = []
         for root in roots.values():
             try:
-                root.sync()
+                root.sync(faults)
             except OSError as error:
                 failures.append(f"the medium did not take what was written: {error.strerror}")
             finally:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from dockd.core.marker import MARKER_NAME, MAX_MARKER_BYTES, parse_marker
 from dockd.errors import CameraGone, CameraRefused
+from dockd.faultpoints import Point
 from dockd.filesystems import probe
 from dockd.reader import kernel
 from dockd.reader.block import PAGE, BlockDevice
 
 if TYPE_CHECKING:
+    from dockd.faults import Faults
     from dockd.model import CameraIdentity, Volume
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -70,7 +72,7 @@ class FolderRoot:
         finally:
             os.close(fd)
 
-    def sync(self) -> None:
+    def sync(self, _: Faults) -> None:
         """Nothing to do: its file system stays mounted."""
 
     def close(self) -> None:
@@ -151,13 +153,13 @@ class VolumeRoot:
         """Whether the mount is."""
         return not os.fstatvfs(self._directory_fd).f_flag & os.ST_RDONLY
 
-    def sync(self) -> None:
+    def sync(self, faults: Faults) -> None:
         """Write everything that the kernel keeps back. Raises OSError where any of it failed since it was taken.
 
         The kernel says so to each descriptor once, and only to those that were open when it failed.
         """
         if self.writable:
-            kernel.sync_filesystem(self._directory_fd)
+            faults.act(Point.ERASE_VOLUME_SYNC, kernel.sync_filesystem, self._directory_fd)
 
     def close(self) -> None:
         """Close its descriptors: the mount goes with the last one that anybody holds."""

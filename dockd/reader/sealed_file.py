@@ -35,8 +35,7 @@ class SealedFile:
         """Create the file with all its room, so that a full disk shows before the first byte."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _spool_errors():
-            with suppress(FileNotFoundError):  # of an attempt that was cut short in this docking
-                os.unlink(self._part, dir_fd=self._directory_fd)
+            self._drop()  # of an attempt that was cut short in this docking
             self._fd = os.open(self._part, flags, 0o600, dir_fd=self._directory_fd)
             self._faults.act(Point.SPOOL_ROOM, os.posix_fallocate, self._fd, 0, self._size_bytes)
 
@@ -63,8 +62,13 @@ class SealedFile:
     def close(self) -> None:
         """Remove what was written, unless it was finished. Idempotent."""
         self._close()
-        with suppress(OSError):
-            os.unlink(self._part, dir_fd=self._directory_fd)
+        with suppress(OSError):  # its docking's corner goes as a whole
+            self._drop()
+
+    def _drop(self) -> None:
+        with suppress(FileNotFoundError):
+            os.stat(self._part, dir_fd=self._directory_fd, follow_symlinks=False)
+            self._faults.act(Point.SPOOL_PART, os.unlink, self._part, dir_fd=self._directory_fd)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dockd import faultpoints
+from dockd import faults as no
 from dockd.core.keyfiles import StationPublic, format_station_pub, parse_station_pub
 from dockd.errors import VerificationFailed
+from dockd.faults import Faults
 from dockd.keep.durable import write_file
 from dockd.model import StationId
 from dockd.receiver.layout import Layout
@@ -13,14 +16,14 @@ from dockd.receiver.layout import Layout
 _MAX_BYTES = 4096
 
 
-def enrol(store_directory: Path, station_pub_text: str) -> StationPublic:
+def enrol(store_directory: Path, station_pub_text: str, faults: Faults = no.NONE) -> StationPublic:
     """Let a station in; a running receiver notices by itself. Idempotent.
 
     Raises VerificationFailed for text that is no `station.pub`, and where the station is enrolled with other keys:
     nobody replaces a station's keys by handing in a file. Raises OSError.
     """
     station = parse_station_pub(station_pub_text)
-    layout = Layout(root=store_directory)
+    layout = Layout(root=store_directory, faults=faults)
     layout.make()
     path = layout.station(station.station)
     known = find_station(layout, station.station)
@@ -29,7 +32,8 @@ def enrol(store_directory: Path, station_pub_text: str) -> StationPublic:
             f"station {station.station} is enrolled with other keys: compare the fingerprints with its people, and "
             f"remove {path} first if the new ones are right"
         )
-    write_file(path, format_station_pub(station).encode(), mode=0o644)
+    content = format_station_pub(station).encode()
+    write_file(path, content, mode=0o644, points=faultpoints.ENROLLED, faults=faults)
     return station
 
 

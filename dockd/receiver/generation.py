@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dockd import faultpoints
+from dockd import faults as no
 from dockd.core.checkpoint import origin_of
 from dockd.errors import VerificationFailed
+from dockd.faults import Faults
 from dockd.keep.durable import write_file
 from dockd.model import StationId
 from dockd.receiver.enrol import find_station
@@ -24,7 +27,7 @@ class Acceptance:
     former_size: int
 
 
-def accept_log(store_directory: Path, station: StationId, generation: int) -> Acceptance:
+def accept_log(store_directory: Path, station: StationId, generation: int, faults: Faults = no.NONE) -> Acceptance:
     """Let a station's custody log begin anew; a running receiver notices by itself. Idempotent.
 
     Raises VerificationFailed where the station is not enrolled, or the generation is not a newer one; OSError.
@@ -36,7 +39,7 @@ def accept_log(store_directory: Path, station: StationId, generation: int) -> Ac
     former, size = _head(layout, station)
     if former and generation <= generation_of(former) and origin != accepted_log(layout, station):
         raise VerificationFailed(f"the log known here is {former}: only a newer generation can take its place")
-    write_file(layout.accepted(station), f"{origin}\n".encode(), mode=0o644)
+    write_file(layout.accepted(station), f"{origin}\n".encode(), mode=0o644, points=faultpoints.ACCEPTED, faults=faults)
     return Acceptance(origin=origin, former=former, former_size=size)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dockd import faults as no
+from dockd.faultpoints import Point
 from dockd.faults import Faults
-from dockd.keep.durable import fsync_directory
+from dockd.keep.durable import fsync_directory, is_temporary
 from dockd.model import AcquisitionId, StationId
 
 STATIONS = "stations"
@@ -27,7 +28,12 @@ class Layout:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (STATIONS, _UPLOADS, _ACQUISITIONS, _CHECKPOINTS):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
-        fsync_directory(self.root)
+        self.faults.act(Point.STORE_PLACES, fsync_directory, self.root)
+
+    def sweep(self) -> None:
+        """Remove the checkpoints that a kill left half-made. Only while no other receiver runs. Raises OSError."""
+        for stray in [path for path in (self.root / _CHECKPOINTS).iterdir() if is_temporary(path.name)]:
+            self.faults.act(Point.STORE_SWEEP, stray.unlink)
 
     @property
     def stations(self) -> Path:

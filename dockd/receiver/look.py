@@ -6,6 +6,9 @@ import os
 import stat
 from pathlib import Path
 
+from dockd import faults as no
+from dockd.faultpoints import Point
+from dockd.faults import Faults
 from dockd.receiver.layout import Stored
 from dockd.receiver.part import hash_file
 from dockd.receiver.rows import Announced
@@ -42,9 +45,9 @@ def look(stored: Stored, one: Announced, *, rehash: bool) -> None:
         raise OSError(f"{stored.manifest} is not the manifest that was signed for")
 
 
-def set_aside(path: Path) -> None:
+def set_aside(path: Path, faults: Faults = no.NONE) -> None:
     """Make room under this name: what stands there is kept, for whoever asks what happened to it."""
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.set-aside-{number}")):
         number += 1
-    path.rename(aside)
+    faults.act(Point.STORED_ASIDE, path.rename, aside)

@@ -69,7 +69,7 @@ class Part:
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, durable_bytes)
+            faults.act(Point.PART_CUT, os.ftruncate, descriptor, durable_bytes)
             hash_ = hash_digest(descriptor, durable_bytes) if hash_ is None else hash_.copy()
             part = cls(descriptor, durable_bytes, hash_, stanzas=stanzas, faults=faults)
             part.look_at_header()

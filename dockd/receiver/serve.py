@@ -56,6 +56,7 @@ async def serve(
     catalogue = await Catalogue.open(settings.directory, may_be_new=is_new, faults=faults)
     try:
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
+        await asyncio.to_thread(layout.sweep)
         await uploads.sweep()
         app = _wire(settings, catalogue, layout, uploads, clock=clock, random=random)
         with _listen(settings) as listening:

@@ -139,7 +139,7 @@ class Uploads:
         def remove() -> int:
             strays = [path for path in self._layout.uploads.iterdir() if path.name not in known]
             for path in strays:
-                path.unlink()
+                self._layout.faults.act(Point.STORE_SWEEP, path.unlink)
             return len(strays)
 
         if removed := await asyncio.to_thread(remove):
@@ -289,7 +289,8 @@ class Uploads:
         if not await self._catalogue.run(lambda db: rows.drop_announced(db, upload), Point.DROPPED_ROW):
             return False
         self._live[upload].hash = None
-        await asyncio.to_thread(self._layout.upload(upload).unlink, missing_ok=True)
+        path, faults = self._layout.upload(upload), self._layout.faults
+        await asyncio.to_thread(faults.act, Point.PART_GONE, path.unlink, missing_ok=True)
         return True
 
 

@@ -302,14 +302,16 @@ def _take_over(layout: Layout, one: Announced) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         faults.act(Point.PLACE_SYNC, fsync_directory, directory.parent)
     for stray in (path for path in stored.directory.iterdir() if is_temporary(path.name)):
-        stray.unlink()  # what a kill left behind; nobody else writes here before there is a receipt
+        faults.act(
+            Point.STORE_SWEEP, stray.unlink
+        )  # what a kill left behind; nobody else writes here before there is a receipt
     signature = one.manifest.signature.encode()
     for path, content in ((stored.manifest, one.manifest.payload), (signature_of(stored.manifest), signature)):
         write_file(path, content, points=faultpoints.STORED, faults=faults)
     # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
     if source.exists():
         if os.path.lexists(stored.clip):
-            set_aside(stored.clip)
+            set_aside(stored.clip, faults)
         source.chmod(0o400)
         faults.act(Point.MOVE, source.rename, stored.clip)
     for directory in (stored.directory, source.parent):

@@ -64,7 +64,8 @@ class Witness:
             known = rows.cosigned(db, caller.station)
             if known is not None and _begins_anew(known, accepted) and shown.origin == accepted:
                 former = self._layout.former(caller.station, generation_of(known.origin))
-                write_file(former, known.note)  # what was witnessed of it is evidence
+                # What was witnessed of it is evidence.
+                write_file(former, known.note, points=faultpoints.FORMER, faults=self._layout.faults)
                 known = None
             if known is not None and known.origin != shown.origin:
                 raise Problem(
@@ -121,11 +122,13 @@ class Witness:
             }
         )
 
+        faults = self._layout.faults
+
         def keep() -> str | None:
             for number in range(1, _MAX_FORKS + 1):
                 path = self._layout.fork(caller.station, number)
                 try:
-                    with temporary_beside(path, replace=False) as file:
+                    with temporary_beside(path, replace=False, points=faultpoints.FORK, faults=faults) as file:
                         file.write(evidence)
                 except FileExistsError:
                     continue

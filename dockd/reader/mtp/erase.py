@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dockd.errors import CameraRefused, ClipChanged, DockdError, EraseFailed
+from dockd.faultpoints import Point
 from dockd.model import Erasure
 from dockd.reader.erase import LeftHalfway
 from dockd.reader.mtp import listing
@@ -51,7 +52,7 @@ def erase(camera: MtpCamera, work: Work, warrant: EraseWarrant) -> Erasure:
         work.wanted()
         work.faults.at("erase.checked", file.path)
         with _past_return():
-            objection = _delete(camera, clip.handle)
+            objection = work.faults.act(Point.ERASE_OBJECT, _delete, camera, clip.handle)
             work.faults.at("erase.unlinked", file.path)
             camera.session.renew()
             checked, still = _look_again(camera, file, clip.handle)

@@ -1,67 +1,117 @@
-"""What the matrix shares, and its count, printed at the end of the run."""
+"""The workers that try the pairs, and the count of these, printed at the end of the run."""
 
 from __future__ import annotations
 
-import gc
-import itertools
-from dataclasses import dataclass, field
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections import deque
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from conftest import mp4
-from fault.matrix.dock import Dock
-from fault.matrix.lives import Lives
-from fault.matrix.points import Counting
 
-from dockd.reader.client import ForkServer
+from dockd.faultpoints import Kind, Point
 
-_TRIED = pytest.StashKey[list[tuple[str, str]]]()
+AT_ONCE = 5  # docks a worker: they wait for disks and timers most of the time
+_TRIED = pytest.StashKey[list[tuple[Point, Kind]]]()
 
 
-@dataclass
-class Bench:
-    """Docks for one test. What was tried and came out right is added to `tried`: pairs of (point, kind)."""
+class Crew:
+    """A worker for each processor. They are given pairs in the order of the tests, and never wait for one."""
 
-    directory: Path
-    tried: list[tuple[str, str]]
-    _numbers: itertools.count = field(default_factory=itertools.count)
+    def __init__(self, directory: Path, tried: list[tuple[Point, Kind]]):
+        self.directory = directory
+        self._tried = tried
+        self._waiting: deque[tuple[Point, Kind, int]] = deque()
+        self._futures: dict[tuple[Point, Kind, int], Future[str]] = {}
+        self._said: queue.SimpleQueue = queue.SimpleQueue()
+        self._workers: list[subprocess.Popen] = []
+        self._lock = threading.Lock()
 
-    def dock(self, name: object) -> Dock:
-        """A new one, with a camera in its bay: a clip of several PATCHes, and one of less than a block."""
-        dock, number = Dock.make(self.directory / str(name)), next(self._numbers)
-        dock.camera({"A.mp4": mp4(150_000, 2 * number), "B.mp4": mp4(3_000, 2 * number + 1)})
-        return dock
+    def plan(self, pairs):
+        """These are to be tried, in this order."""
+        for one in pairs:
+            self._futures[one] = Future()
+            self._waiting.append(one)
+
+    def tried(self, point: Point, kind: Kind, number: int = 0) -> str:
+        """Wait for a pair; returns what was not as it has to be."""
+        if not self._workers:
+            for name in range(max(2, os.cpu_count() or 1)):
+                self._start(self.directory / str(name))
+        problem = self._futures[point, kind, number].result()
+        if not problem:
+            self._tried.append((point, kind))
+        return problem
+
+    def close(self):
+        self._waiting.clear()
+        for worker in self._workers:
+            worker.stdin.close()
+        for worker in self._workers:
+            worker.wait()
+
+    def _start(self, directory: Path):
+        directory.mkdir()
+        tests = Path(__file__).parents[2]
+        log = (directory / "log").open("wb")
+        worker = subprocess.Popen(
+            (sys.executable, "-m", "fault.matrix.worker", directory),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))},
+        )
+        log.close()
+        self._workers.append(worker)
+        threading.Thread(target=self._serve, args=(worker, directory)).start()
+
+    def _serve(self, worker: subprocess.Popen, directory: Path):
+        given = [self._give(worker) for _ in range(AT_ONCE)]
+        open_ = {one for one in given if one}
+        for line in worker.stdout:
+            said = json.loads(line)
+            one = Point(said["point"]), Kind(said["kind"]), said["number"]
+            open_.remove(one)
+            self._futures[one].set_result(said["problem"])
+            if following := self._give(worker):
+                open_.add(following)
+        for one in open_:
+            self._futures[one].set_result(f"the worker ended: {(directory / 'log').read_text()[-4000:]}")
+        worker.stdout.close()
+
+    def _give(self, worker: subprocess.Popen):
+        with self._lock:
+            if not self._waiting:
+                return None
+            point, kind, number = one = self._waiting.popleft()
+        worker.stdin.write(json.dumps({"point": point, "kind": kind, "number": number}).encode() + b"\n")
+        worker.stdin.flush()
+        return one
 
 
-@pytest.fixture
-def bench(tmp_path, request):
-    return Bench(tmp_path, request.config.stash.setdefault(_TRIED, []))
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def forkserver():
-    """For all stations of a module whose readers fail in no way."""
-    made = await ForkServer.start(faults="")
+@pytest.fixture(scope="module")
+def crew(request, tmp_path_factory):
+    """It is given all pairs of the tests that were selected."""
+    directory = tmp_path_factory.mktemp("matrix")
+    made = Crew(directory, request.config.stash.setdefault(_TRIED, []))
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    made.plan(pair for item in items for pair in request.module.pairs_of(**item.callspec.params))
     yield made
-    await made.aclose()
-    gc.collect()  # while this module's filters of warnings hold
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def passed(tmp_path_factory, forkserver):
-    """How often each point is passed while two clips go all the way."""
-    dock, counting = Bench(tmp_path_factory.mktemp("counted"), []).dock("dock"), Counting()
-    lives = Lives(dock, forkserver, counting, counting)
-    await lives.ready()
-    await lives.stop()
-    return counting.counts
+    made.close()
+    if not request.session.testsfailed:
+        shutil.rmtree(directory)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    tried = config.stash.get(_TRIED, [])
+    tried = set(config.stash.get(_TRIED, []))
     if tried:
-        points = len({point for point, _ in tried})
+        points, kinds = len({point for point, _ in tried}), len({kind for _, kind in tried})
         terminalreporter.write_line(
-            f"fault matrix: {len(tried)} faults, {len(set(tried))} pairs of (point, kind) at {points} points"
+            f"fault matrix: {len(tried)} pairs of {points} points and {kinds} kinds, bytes lost: 0"
         )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 import uuid
@@ -22,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fault.matrix import mtp
 
 from dockd import faults as no
 from dockd.control.server import bind
@@ -31,10 +33,11 @@ from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.marker import make_marker
-from dockd.keep.journal import Journal
+from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.receiver.enrol import enrol
+from dockd.receiver.generation import accept_log
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
 from dockd.station.daemon import Daemon, Machine
@@ -75,7 +78,7 @@ class ReceiverClock(PacedClock):
 class StillLive:
     """A configuration that nobody changes."""
 
-    def rules(self, _profile=None):
+    def rules(self, _=None):
         return ClipRules(suffixes=(".mp4",), evidence_directories=(), max_depth=8, max_files=1000, block_bytes=1 << 20)
 
     def keep_after_receipt(self):
@@ -91,13 +94,12 @@ class Dock:
     @classmethod
     def make(cls, directory: Path) -> Dock:
         directory.mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
         keys = {
             f"{name}_key": SigningKey.generate().private_pem().decode() for name in ("manifest", "checkpoint", "store")
         }
         given = {
-            "port": port,
+            "port": free_port(),
+            "upload_expiry_s": 14 * 86400,
             "station": str(uuid.uuid4()),
             "store": str(uuid.uuid4()),
             "began_s": time.monotonic(),
@@ -108,13 +110,23 @@ class Dock:
         _certificate(directory)
         dock = cls(directory)
         dock.bay.mkdir(parents=True)
-        enrol(dock.store_directory, _station_pub(dock))
+        return dock
+
+    @classmethod
+    def copy(cls, template: Dock, directory: Path) -> Dock:
+        """Another dock in the same state, at another port. Its clips are those of the template."""
+        shutil.copytree(template.directory, directory, ignore=shutil.ignore_patterns("*.sock"))
+        given = json.loads((directory / "dock.json").read_text())
+        (directory / "dock.json").write_text(json.dumps(given | {"port": free_port(), "upload_expiry_s": 14 * 86400}))
+        dock = cls(directory)
+        dock.clips = dict(template.clips)
         return dock
 
     def __init__(self, directory: Path):
         given = json.loads((directory / "dock.json").read_text())
         self.directory = directory
         self.clips: dict[str, bytes] = {}  # what was made, in this program
+        self.upload_expiry = timedelta(seconds=given["upload_expiry_s"])
         self.port: int = given["port"]
         self.station: str = given["station"]
         self.store: str = given["store"]
@@ -159,6 +171,38 @@ class Dock:
         self.clips |= clips
         return place.rename(self.bay / serial)
 
+    # --- what scenarios whose cameras are no folders do otherwise
+
+    def sources(self):
+        """Where cameras come from, for one life of the station."""
+        return (FolderSource({1: self.bay}),)
+
+    def on_camera(self) -> dict[str, bytes]:
+        """The files of the camera, without its marker."""
+        return {
+            path.name: path.read_bytes()
+            for path in self.bay.rglob("*")
+            if path.is_file() and path.name != "dockd-camera.toml"
+        }
+
+    # --- what people at the store do
+
+    def enrol(self, faults=no.NONE) -> None:
+        enrol(self.store_directory, _station_pub(self), faults)
+
+    def accept_log(self, faults=no.NONE) -> None:
+        accept_log(self.store_directory, self.station, 2, faults)
+
+    # --- what a reader does with a camera over MTP
+
+    @property
+    def object(self) -> Path:
+        """What is in the camera's memory."""
+        return self.directory / "object"
+
+    def delete_object(self, faults=no.NONE) -> None:
+        mtp.delete(self.object, faults)
+
     # --- the two programs
 
     async def receive(self, ready=lambda _address: None, faults=no.NONE) -> None:
@@ -174,25 +218,32 @@ class Dock:
             public_hosts=frozenset({f"127.0.0.1:{self.port}"}),
             allowed_recipients=frozenset(one.recipient.fingerprint for one in self.identities),
             reserve_bytes=0,
+            upload_expiry=self.upload_expiry,
         )
         await serve(settings, clock=self.receiver_clock, random=secrets.token_bytes, ready=ready, faults=faults)
 
     async def run(self, ready=lambda _daemon: None, faults=no.NONE, forkserver: ForkServer | None = None) -> None:
         """Be the station until cancelled; opened and closed as the composition root does it."""
-        journal = await Journal.open(
-            self.state, station=self.station, clock=self.clock, checkpoint_key=self.checkpoint_key, faults=faults
+        spool = Spool(self.spool, reserve_bytes=0, max_bytes=0, faults=faults)
+        origins = Origins(
+            station=self.station,
+            store=self.store,
+            clock=self.clock,
+            checkpoint_key=self.checkpoint_key,
+            manifest_key=self.manifest_key.public,
         )
+        journal = await open_journal(self.state, spool, origins, faults)
         try:
-            async with self._store() as store, _own(forkserver) as readers:
+            async with self.push() as store, _own(forkserver) as readers:
                 with closing(bind(self.control)) as control:
                     daemon = Daemon(
                         Machine(
                             station=self.station,
                             trial=True,
                             bays=[1],
-                            sources=(FolderSource({1: self.bay}),),
+                            sources=self.sources(),
                             journal=journal,
-                            spool=Spool(self.spool, reserve_bytes=0, max_bytes=0, faults=faults),
+                            spool=spool,
                             outlets=(Outlet(signing=store, slots=3, patch_bytes=PATCH_BYTES),),
                             policy=StorePolicy(
                                 [PolicyStore(store=store.store, name="archive", min_retention=timedelta(days=31))]
@@ -212,7 +263,8 @@ class Dock:
             await journal.aclose()
 
     @asynccontextmanager
-    async def _store(self):
+    async def push(self):
+        """The station's way to its store."""
         store = ReceiverStore(
             url=f"https://127.0.0.1:{self.port}",
             ca_file=self.directory / "tls.crt",
@@ -237,6 +289,11 @@ async def _own(forkserver):
         yield made
     finally:
         await made.aclose()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def digest(content: bytes) -> str:

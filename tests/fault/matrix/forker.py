@@ -1,4 +1,4 @@
-"""Forks stations and receivers that have everything imported already: a life costs milliseconds, and can be killed.
+"""Forks programs that have everything imported already: a life costs milliseconds, and can be killed.
 
 {"id": 7, "side": "station", "directory": "/a/dock", "rules": "kill-before@journal.commit#9"}   on its input
 {"id": 7, "pid": 4711}, then {"id": 7, "ended": -9}                                             on its output
@@ -74,10 +74,14 @@ def _live(asked: dict[str, str]) -> None:
         os.dup2(written, 1)
         os.dup2(written, 2)
         log.set_up("info", "json")
-        dock = Dock(Path(asked["directory"]))
-        failing = faults.parse(asked["rules"])
-        live = {"station": dock.run, "receiver": dock.receive}[asked["side"]]
-        asyncio.run(live(faults=failing))
+        dock, failing = Dock(Path(asked["directory"])), faults.parse(asked["rules"])
+        match asked["side"]:
+            case "station":
+                asyncio.run(dock.run(faults=failing), debug=False)
+            case "receiver":
+                asyncio.run(dock.receive(faults=failing), debug=False)
+            case command:
+                getattr(dock, command)(failing)
         status = 0
     except BaseException:  # noqa: BLE001  the child must not go on as its parent
         traceback.print_exc()

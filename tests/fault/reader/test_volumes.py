@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cards import MIB, Part, count
 
-from dockd.core.remnants import remnant_name
+from dockd.core.remnants import may_be_left, remnant_name
 from dockd.errors import CameraGone, EraseFailed, ReaderDied
 from dockd.model import CacheState, FileKind
 
@@ -409,6 +409,25 @@ async def test_p02_no_room_to_set_a_clip_aside_is_made_of_its_own_last_block(car
     assert [erasure.overwritten_bytes for erasure in erasures] == [file.size_bytes for file, _ in found.values()]
     await rig.remount(reader)
     assert set(await reader.verify_erased(found)) == set(found)
+
+
+async def test_p02_a_clip_that_gave_up_its_last_block_is_finished_by_another_reader(card, kind):
+    rig = card(part(kind), faults="enospc@erase.set_aside:1.mp4 kill@erase.renamed:1.mp4")
+    reader = await rig.reader()
+    found = await second_reads(rig, reader)
+    await reader.plan_erasing(files_of(found))
+    with pytest.raises(ReaderDied):
+        await erase_all(rig, reader, {rig.id(2): found[rig.id(2)]})
+    again = await rig.reader(epoch=2)
+    (left,) = [entry.file for entry in await rig.listing(again) if entry.kind is not FileKind.CLIP]
+    whole, warrant = found[rig.id(2)]
+    assert left.size_bytes < whole.size_bytes
+    assert may_be_left(left.size_bytes, whole.size_bytes)
+    await again.plan_erasing({rig.id(2): left})
+    await rig.remount(again, writable=True)
+    await again.erase(rig.warrant(left, warrant.plaintext_digest, number=2, epoch=2, remnant=True), left)
+    await rig.remount(again)
+    assert set(await again.verify_erased([rig.id(2)])) == {rig.id(2)}
 
 
 async def test_an_old_place_that_cannot_be_read_back_does_not_count_as_erased(card):

@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from dockd import faults
 from dockd.keep.spool import Spool
 from dockd.model import SignedBytes
 
@@ -93,6 +94,19 @@ def test_a_symlink_is_never_taken_for_a_clip(spool, tmp_path):
     (spool.directory / "incoming" / DOCKING).symlink_to(tmp_path)
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
         spool.open_incoming(DOCKING)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_p02_what_is_set_aside_takes_its_manifest_along_whenever_it_is_cut_short(tmp_path, number):
+    failing = faults.parse(f"lost@spool.set-aside#{number}")
+    spool = Spool(tmp_path, reserve_bytes=0, max_bytes=0, faults=failing)
+    spool.path(A).write_bytes(b"x")
+    spool.put_manifest(A, SIGNED)
+    with pytest.raises(TimeoutError):
+        spool.set_aside(A)
+    for left in spool.present():  # as the next start does
+        spool.set_aside(left)
+    assert names(spool) == [f"set-aside/{A}{suffix}" for suffix in (".age", ".manifest.json", ".manifest.json.sig")]
 
 
 def test_room(tmp_path):
