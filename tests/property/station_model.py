@@ -36,6 +36,7 @@ STORE = str(uuid.UUID(int=2))
 STORE_KEY, FORGER_KEY = SigningKey.generate(), SigningKey.generate()
 MIN_RETENTION = timedelta(days=31)
 OTHER_SIZE = 7
+HOLDING_MINUTES = 5
 
 
 class World:
@@ -61,7 +62,8 @@ class World:
         self.seen_receipts: list[SignedBytes] = []
         self.seen_holdings: list[SignedBytes] = []
         self.recorded: dict[int, str] = {}  # content to what became of it by other hands than dockd's
-        self.erased: list[tuple[int, bool]] = []  # content, and whether the store had it whole at that instant
+        self.erased: list[int] = []  # content
+        self.wronged: list[str] = []  # what promise P01 forbids, as the world saw it at the instant of erasing
         self._count = 0
 
     # --- outside
@@ -303,9 +305,10 @@ class World:
             return False
         if self.alarm:
             return False
+        wrong = self._what_is_wrong(stay, row, signed, waited)
         row = self._advance(row, E.WARRANTED)
         if cut != "before":
-            self._erase(stay, row, issued)
+            self._erase(stay, row, issued, wrong)
         if cut:
             return self.power_cut()
         if stay.camera.files.get(row.file.path) is None:
@@ -335,7 +338,23 @@ class World:
 
     # --- how
 
-    def _erase(self, stay: Stay, row: Acquisition, issued: warrant.EraseWarrant) -> None:
+    def _what_is_wrong(self, stay: Stay, row: Acquisition, signed: SignedBytes, waited: int) -> list[str]:
+        """Why a clip must not be erased now, found without the warrant's code."""
+        holding = canonical.decode(signed.payload, type_="holding")
+        receipt = canonical.decode(self.kept_receipts[row.acquisition].payload, type_="receipt")
+        until = min(canonical.parse_time(one["retention_until"]) for one in (holding, receipt))
+        found = {
+            "the store's word is old": waited > HOLDING_MINUTES,
+            "the store keeps it too shortly": until - canonical.parse_time(receipt["at"]) < MIN_RETENTION,
+            "the store speaks of another clip": {holding["acquisition"], receipt["acquisition"]} != {row.acquisition},
+            "the log is not durable": row.custody_seq is None or row.custody_seq >= self.durable,
+            "it is another camera": stay.camera.identity != row.camera,
+            "its reads disagree": row.contested,
+            "it was not stored": row.state != A.STORED,
+        }
+        return [f"{row.acquisition}: {why}" for why, so in found.items() if so]
+
+    def _erase(self, stay: Stay, row: Acquisition, issued: warrant.EraseWarrant, wrong: list[str]) -> None:
         """As the reader does it: only what it read a second time itself, and what is still that very file."""
         file = stay.camera.files.get(issued.file.path)
         evidence = stay.evidence.get(row.acquisition)
@@ -343,7 +362,8 @@ class World:
             return  # the reader compares the change time, of which the content stands here
         kept = self.store.kept.get(row.acquisition)
         held = kept is not None and kept.whole and kept.content == file.content
-        self.erased.append((file.content, held))
+        self.wronged += wrong if held else [*wrong, f"{row.acquisition}: the store does not hold it"]
+        self.erased.append(file.content)
         del stay.camera.files[issued.file.path]
 
     def _advance(self, row: Acquisition, event: AcquisitionEvent, **changes: object) -> Acquisition:

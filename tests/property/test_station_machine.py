@@ -10,7 +10,7 @@ import os
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,6 +28,8 @@ from dockd.errors import IllegalTransition
 A = AcquisitionState
 STEPS = int(os.environ.get("DOCKD_MACHINE_STEPS", "20000"))
 STEPS_A_RUN = 100
+# Where something was broken on purpose, that it fails is enough: the shortest way there takes minutes.
+SHRINK = os.environ.get("DOCKD_MACHINE_SHRINK") != "no"
 BAYS = (1, 2)
 DECISIONS = ("release", "retry", "quarantine", "reopen")
 pick = st.integers(0, 5)
@@ -209,8 +211,7 @@ class Station(RuleBasedStateMachine):
     def p01_nothing_was_erased_that_the_store_did_not_hold(self):
         counted["steps"] += 1
         world = self.world
-        for content, held in world.erased:
-            assert held, f"content {content} was erased, and the store did not hold it"
+        assert not world.wronged, world.wronged
         counted["erased"] += bool(world.erased)
 
     @invariant()
@@ -274,6 +275,7 @@ def test_p01_p02_p05_p06_p07_hold_whatever_happens(capsys):
             deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=True,
+            phases=tuple(Phase) if SHRINK else (Phase.generate,),
         ),
     )
     with capsys.disabled():
