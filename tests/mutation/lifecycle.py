@@ -36,7 +36,7 @@ def _guard(name: str, text: str, instead: str = "False") -> Mutation:
 
 MUTATIONS = (
     _more("stored without an upload", "(A.SPOOLED, E.STORED): A.STORED"),
-    _more("warranted while uploading", "(A.UPLOADING, E.WARRANTED): A.WARRANTED", SPIN),
+    _more("warranted while uploading", "(A.UPLOADING, E.WARRANTED): A.WARRANTED"),
     _more("warranted while spooled", "(A.SPOOLED, E.WARRANTED): A.WARRANTED"),
     _more("erased without a warrant", "(A.STORED, E.ERASED): A.ERASED"),
     _more("erased out of the spool", "(A.SPOOLED, E.ERASED): A.ERASED"),
@@ -60,6 +60,7 @@ MUTATIONS = (
         "a lapsed warrant counts as erased",
         "(A.WARRANTED, E.LAPSED): A.STORED",
         "(A.WARRANTED, E.LAPSED): A.ERASED",
+        SPIN,
     ),
     _edge(
         "push again counts as stored",
@@ -115,7 +116,6 @@ MUTATIONS = (
     _guard("a holding statement of long ago", "not timedelta(0) <= now - asked_at <= HOLDING_FRESH"),
     _guard("a retention that is too short", "kept_until - receipt.at < min_retention"),
     _guard("a custody entry that is not durable", "manifest.custody_seq >= custody_durable_size\n", "False\n"),
-    _guard("a clip that was not stored", "row.state != wanted"),
     _ready("ready while it is listed", "(D.LISTING, F.EMPTY): D.READY"),
     _ready("ready while clips are to be read", "(D.ACQUIRING, F.EMPTY): D.READY"),
     _edge(

@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = "tests/unit"
 COPIED = ("dockd", "tests", "config", "systemd", "docs", "pyproject.toml", "README.md")
-LIMIT_S = 600
+LIMIT_S = 1800
 NOTHING_FAILED = "no test failed"
 NO_TESTS_RAN = (2, 3, 4, 5)  # pytest's own words for: interrupted, internal error, usage, nothing collected
 

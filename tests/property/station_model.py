@@ -332,6 +332,19 @@ class World:
                 return False
         return True
 
+    def promised(self, acquisition: str) -> timedelta:
+        """How long the store said that it will keep a clip."""
+        if acquisition not in self.kept_receipts:
+            return timedelta(0)
+        receipt = canonical.decode(self.kept_receipts[acquisition].payload, type_="receipt")
+        return canonical.parse_time(receipt["retention_until"]) - canonical.parse_time(receipt["at"])
+
+    def is_on_its_camera(self, row: Acquisition) -> bool:
+        """Whether the very file that was read is where it was read."""
+        (camera,) = (one for one in self.cameras if one.identity.volume_id == row.camera.volume_id)
+        file = camera.files.get(row.file.path)
+        return file is not None and as_found(row.file.path, file) == row.file
+
     def nonce(self) -> bytes:
         """One that was never used, as 32 random bytes are."""
         return self._number().to_bytes(32, "big")

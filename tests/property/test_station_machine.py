@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from property.station_model import STORE_KEY, World
+from property.station_model import MIN_RETENTION, STORE_KEY, World
 
 from dockd.core.lifecycle import ACQUISITION, AcquisitionState
 from dockd.errors import IllegalTransition
@@ -28,6 +28,7 @@ from dockd.errors import IllegalTransition
 A = AcquisitionState
 STEPS = int(os.environ.get("DOCKD_MACHINE_STEPS", "20000"))
 STEPS_A_RUN = 100
+ALL_STEPS = 5  # from reading to erasing
 # Where something was broken on purpose, that it fails is enough: the shortest way there takes minutes.
 SHRINK = os.environ.get("DOCKD_MACHINE_SHRINK") != "no"
 BAYS = (1, 2)
@@ -120,9 +121,16 @@ class Station(RuleBasedStateMachine):
 
         self._try(row, erase)
 
-    @rule(row=pick, which=pick, bay=st.sampled_from(BAYS))
-    def the_whole_way(self, row, which, bay):
-        """What a quiet day does: else few runs of random steps would come as far as an erasure."""
+    @rule(
+        row=pick,
+        which=pick,
+        bay=st.sampled_from(BAYS),
+        steps=st.sampled_from([2, 3, 4, 5, 5, 5]),
+        waited=st.sampled_from([0, 0, 0, 6]),
+        cut=st.sampled_from(["", "", "", "before", "after"]),
+    )
+    def the_whole_way(self, row, which, bay, *, steps, waited, cut):
+        """What a quiet day does, or most of it: else few runs of random steps would come as far as an erasure."""
         if not self._camera(which).files:
             self.world.record(self._camera(which), 0, damaged=False)
         self.world.dock(self._camera(which), bay)
@@ -132,19 +140,19 @@ class Station(RuleBasedStateMachine):
 
         def go(one):
             world = self.world
-            for step in (
+            for step in [
                 lambda now: world.acquire(now, cut=False),
                 lambda now: world.push(now, whole=True, answered=True),
                 world.reread,
                 lambda now: bool(signed := world.sign(now.acquisition)) and world.accept(now, signed),
-            ):
+            ][:steps]:
                 try:
                     step(world.rows[one.acquisition])
                 except IllegalTransition:
                     continue
             now, nonce = world.rows[one.acquisition], world.nonce()
-            signed = world.hold(now, nonce)
-            return bool(signed) and world.sanitise(now, signed, nonce, waited=0, cut="")
+            signed = world.hold(now, nonce) if steps == ALL_STEPS else None
+            return bool(signed) and world.sanitise(now, signed, nonce, waited=waited, cut=cut)
 
         self._try(row, go)
 
@@ -230,7 +238,9 @@ class Station(RuleBasedStateMachine):
                 assert row.sealed is not None
                 assert row.acquisition in world.manifests
             if row.state in (A.STORED, A.WARRANTED, A.ERASED):
-                assert row.acquisition in world.kept_receipts
+                assert world.promised(row.acquisition) >= MIN_RETENTION
+            if row.state == A.ERASED:
+                assert not world.is_on_its_camera(row)
             if row.state in (A.WARRANTED, A.ERASED):
                 assert row.reread is not None
             if row.state == A.ACQUIRING:
