@@ -313,6 +313,13 @@ GUARDS = (
         tests=BY_FAMILIES,
     ),
     Mutation(
+        name="the state that the journal gives it",
+        file=WARRANT,
+        text="row.state != wanted",
+        instead="False",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
         name="reads that disagree",
         file=WARRANT,
         text='        "its reads disagree": row.contested,\n',

@@ -61,6 +61,7 @@ POLICIES = {
 OTHER_SIZE = 7
 SIGNATURE = "a signature that nobody looks at here"
 SENDABLE = (A.SPOOLED, A.UPLOADING, A.STORED, A.WARRANTED, A.ERASED)
+HOLDING_MINUTES = 5
 
 
 class World:
@@ -91,6 +92,7 @@ class World:
         self.seen_holdings: list[SignedBytes] = []
         self.recorded: dict[int, str] = {}  # content to what became of it by other hands than dockd's
         self.erased: list[tuple[int, bool]] = []  # content, and whether enough stores had it whole at that instant
+        self.wronged: list[str] = []  # what promise P01 forbids, as the world saw it at the instant of erasing
         self._count = 0
 
     # --- outside
@@ -402,9 +404,10 @@ class World:
             return False
         if self.alarm:
             return False
+        wrong = self._what_is_wrong(stay, row, waited)
         row = self._advance(row, E.WARRANTED)
         if cut != "before":
-            self._erase(stay, row, issued)
+            self._erase(stay, row, issued, wrong)
         if cut:
             return self.power_cut()
         if stay.camera.files.get(row.file.path) is None:
@@ -433,18 +436,36 @@ class World:
                 return False
         return True
 
+    def is_on_its_camera(self, row: Acquisition) -> bool:
+        """Whether the very file that was read is where it was read."""
+        (camera,) = (one for one in self.cameras if one.identity.volume_id == row.camera.volume_id)
+        file = camera.files.get(row.file.path)
+        return file is not None and as_found(row.file.path, file) == row.file
+
     def nonce(self) -> bytes:
         """One that was never used, as 32 random bytes are."""
         return self._number().to_bytes(32, "big")
 
     # --- how
 
-    def _erase(self, stay: Stay, row: Acquisition, issued: warrant.EraseWarrant) -> None:
+    def _what_is_wrong(self, stay: Stay, row: Acquisition, waited: int) -> list[str]:
+        """Why a clip must not be erased now, whatever the stores say, found without the warrant's code."""
+        found = {
+            "the stores' word is old": waited > HOLDING_MINUTES,
+            "the log is not durable": row.custody_seq is None or row.custody_seq >= self.durable,
+            "it is another camera": stay.camera.identity != row.camera,
+            "its reads disagree": row.contested,
+            "it was not stored": row.state != A.STORED,
+        }
+        return [f"{row.acquisition}: {why}" for why, so in found.items() if so]
+
+    def _erase(self, stay: Stay, row: Acquisition, issued: warrant.EraseWarrant, wrong: list[str]) -> None:
         """As the reader does it: only what it read a second time itself, and what is still that very file."""
         file = stay.camera.files.get(issued.file.path)
         evidence = stay.evidence.get(row.acquisition)
         if file is None or evidence != (issued.file, file.content) or as_found(issued.file.path, file) != issued.file:
             return  # the reader compares the change time, of which the content stands here
+        self.wronged += wrong
         places = {STORE: self.store.kept.get(row.acquisition), CLOUD: self.cloud.get(row.acquisition)}
         holders = [one for one, kept in places.items() if kept and kept.whole and kept.content == file.content]
         self.erased.append((file.content, self.policy.satisfied(holders)))

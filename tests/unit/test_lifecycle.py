@@ -45,16 +45,24 @@ def test_p05_every_state_can_be_reached():
 
 
 def test_p01_the_only_way_to_erased_leads_through_stored_and_warranted():
-    into_erased = {before for (before, _), after in ACQUISITION.items() if after is AcquisitionState.ERASED}
-    assert into_erased == {AcquisitionState.WARRANTED}
-    into_warranted = {before for (before, _), after in ACQUISITION.items() if after is AcquisitionState.WARRANTED}
-    assert into_warranted == {AcquisitionState.STORED}
-    into_stored = {
-        before
-        for (before, _), after in ACQUISITION.items()
-        if after is AcquisitionState.STORED and before is not AcquisitionState.STORED
-    }
-    assert into_stored == {AcquisitionState.UPLOADING, AcquisitionState.WARRANTED}
+    state, event = AcquisitionState, AcquisitionEvent
+    assert _into(ACQUISITION, state.ERASED) == {(state.WARRANTED, event.ERASED)}
+    assert _into(ACQUISITION, state.WARRANTED) == {(state.STORED, event.WARRANTED)}
+    assert _into(ACQUISITION, state.STORED) == {(state.UPLOADING, event.STORED), (state.WARRANTED, event.LAPSED)}
+    assert _into(ACQUISITION, state.UPLOADING) == {(state.SPOOLED, event.REGISTERED)}
+
+
+def test_p04_a_docking_is_ready_only_from_where_all_is_read_and_nothing_is_left_to_do():
+    state, event = DockingState, DockingEvent
+    assert _into(DOCKING, state.READY) == {(state.DELIVERING, event.EMPTY), (state.DELIVERING, event.DELIVERED)}
+    assert _into(DOCKING, state.DELIVERING) == {(state.ACQUIRING, event.READ), (state.SANITISING, event.SANITISED)}
+    assert _into(DOCKING, state.SANITISING) == {(state.DELIVERING, event.SANITISING)}
+    assert _into(DOCKING, state.ACQUIRING) == {(state.LISTING, event.LISTED)}
+
+
+def _into(table, state):
+    """The edges that lead into a state from another one."""
+    return {(before, event) for (before, event), after in table.items() if after is state and before is not state}
 
 
 def test_what_is_not_in_a_table_is_illegal():

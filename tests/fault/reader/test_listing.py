@@ -161,6 +161,25 @@ async def test_p05_another_file_system_below_is_refused(memory_rig):
         subprocess.run(["umount", "-l", rig.camera / "mnt"], check=True)
 
 
+async def test_p05_a_directory_that_is_mounted_below_itself_comes_to_an_end(memory_rig):
+    """Bind mounts are of the same file system, so nothing tells them from directories: the loop is finite by itself."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    rig = memory_rig
+    rig.file("a.mp4", b"the only clip")
+    (rig.camera / "d" / "loop").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", rig.camera, rig.camera / "d" / "loop"], check=True)
+    try:
+        reader = await rig.reader()
+        clips = await rig.clips(reader)
+        assert set(clips) == {b"a.mp4", b"d/loop/a.mp4"}
+        for number, file in enumerate(clips.values()):
+            await reader.acquire(rig.id(number), file)
+            assert rig.opened(rig.id(number)) == b"the only clip"
+    finally:
+        subprocess.run(["umount", "-l", rig.camera / "d" / "loop"], check=True)
+
+
 async def test_a_camera_that_left_is_never_listed_as_empty(memory_rig):
     rig = memory_rig
     rig.file("a.mp4")

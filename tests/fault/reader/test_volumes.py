@@ -16,6 +16,7 @@ from cards import MIB, Part, count
 
 from dockd.core.remnants import may_be_left, remnant_name
 from dockd.errors import CameraGone, EraseFailed, ReaderDied
+from dockd.filesystems import probe
 from dockd.model import CacheState, FileKind
 
 KINDS = sorted(set(Path("/proc/filesystems").read_text().split()) & {"ext4", "vfat", "exfat"})
@@ -93,6 +94,50 @@ async def test_p04_clips_are_listed_sealed_and_read_again_and_no_byte_of_the_med
     await reader.aclose()
     rig.unmount()
     assert digest_of(rig.images[0]) == before
+
+
+def debugfs(image, *requests):
+    for request in requests:
+        done = subprocess.run(["debugfs", "-w", "-R", request, image], check=True, capture_output=True, text=True)
+        assert len(done.stderr.splitlines()) == 1, done.stderr  # its own version
+
+
+@pytest.mark.parametrize("below", ["itself", "its parent", "a sibling"])
+async def test_p05_a_directory_that_leads_back_to_another_is_named_and_not_followed(card, below):
+    rig = card(part("ext4", CLIPS | {"DCIM/200MEDIA/deep/B.mp4": clip_content(9)}))
+    target = {"itself": "DCIM/200MEDIA/deep", "its parent": "DCIM", "a sibling": "DCIM/100MEDIA"}[below]
+    debugfs(rig.images[0], f"link {target} DCIM/200MEDIA/deep/loop")
+    reader = await rig.reader()
+    entries = await rig.listing(reader)
+    clips = {os.fsdecode(entry.file.path) for entry in entries if entry.kind is FileKind.CLIP}
+    refused = {os.fsdecode(entry.file.path): entry.reason for entry in entries if entry.kind is FileKind.REFUSED}
+    assert "DCIM/200MEDIA/deep/B.mp4" in clips
+    if below == "a sibling":  # it is shown in one of its two places
+        assert {name.rpartition("/")[2] for name in clips} == {*(name.rpartition("/")[2] for name in CLIPS), "B.mp4"}
+    else:
+        assert clips == {*CLIPS, "DCIM/200MEDIA/deep/B.mp4"}
+        assert refused.keys() == {"DCIM/200MEDIA/deep/loop"}
+
+
+@pytest.mark.parametrize("name", [b"..", b".", b"a/"])
+async def test_p05_p08_names_that_lead_out_of_their_directory_lead_nowhere(card, name):
+    """No program can make such a file; a medium can claim to have one."""
+    written = b"qz.mp4" if name == b"a/" else b"qz"[: len(name)]
+    rig = card(part("ext4", {"in.mp4": clip_content(1), f"DCIM/{written.decode()}": clip_content(2)}))
+    for loop in rig.loops:  # no checksums over directories: the kernel has to look at the name itself
+        subprocess.run(["tune2fs", "-O", "^metadata_csum", loop], check=True, capture_output=True)
+    rig.ids = [probe(rig._reader(image)).volume_id for image in rig.images]
+    content = rig.images[0].read_bytes()
+    at = content.index(bytes([len(written)]) + b"\x01" + written)  # length, file type, name
+    with rig.images[0].open("r+b") as image:
+        image.seek(at + 2)
+        image.write(name + written[len(name) :])
+    reader = await rig.reader()
+    entries = await rig.listing(reader)
+    clips = {os.fsdecode(entry.file.path) for entry in entries if entry.kind is FileKind.CLIP}
+    assert clips == {"in.mp4"}
+    if name == b"a/":
+        assert any(entry.kind is FileKind.REFUSED for entry in entries), "what could not be read is not passed over"
 
 
 async def test_the_first_component_names_the_volume_where_there_are_several(card):

@@ -1,10 +1,12 @@
 """Dockings from plug to ready, and what can go wrong in between, in one process with a store in memory."""
 
 import asyncio
+import contextlib
 import copy
 import os
 import resource
 import shutil
+import subprocess
 import threading
 
 import pytest
@@ -351,6 +353,50 @@ async def test_p09_a_spool_that_cannot_be_used_makes_cameras_wait_and_no_more(st
     away.rename(station.directory / "spool")
     await station.until_states(bay1="ready")
     assert (await station.snapshot()).alarms == ()
+
+
+@pytest.fixture
+def spool_disk(station):
+    """The spool on a disk of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    spool = station.directory / "spool"
+    spool.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "spool", spool], check=True)
+    yield spool
+    subprocess.run(["umount", "-l", spool], check=True)
+
+
+@pytest.mark.parametrize("harm", ["read-only", "full"])
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+async def test_p02_a_spool_that_takes_no_more_writes_makes_cameras_wait_until_it_does(
+    spool_disk, station, clip, harm, moment
+):
+    await station.start()
+    await station.until(lambda now: now.custody_witnessed, "the start")
+    clips = {f"{number}.mp4": clip(number) for number in range(30)}
+    if moment == "meanwhile":
+        station.camera(1, clips)
+        await station.until_row(lambda row: row.state != "found")
+    if harm == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", spool_disk], check=True)
+    else:
+        with contextlib.suppress(OSError), (spool_disk / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    if moment == "before":
+        station.camera(1, clips)
+        await station.until(lambda now: "spool" in now.bays[0].note, "the note")
+        assert not station.opened()
+    station.camera(2, {})
+    await station.until(lambda now: now.bays[1].state in ("ready", "interrupted"), "the other bay")
+    if harm == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", spool_disk], check=True)
+    else:
+        (spool_disk / "fill").unlink()
+    await station.until_states(bay1="ready", bay2="ready")
+    assert station.opened() == sorted(clips.values())
+    assert len(await station.rows("erased")) == len(clips)
 
 
 async def test_p09_a_clip_that_the_store_refuses_while_it_is_read_again_ends_nothing(make_station, clip):
