@@ -234,7 +234,7 @@ def test_a_certificate_that_is_of_no_use_now_or_soon_is_named(tmp_path, capsys, 
     (tls / "tls.key").write_bytes(key)
     (set_ / "station" / "keys" / "ca.crt").write_bytes(certificate)
     capsys.readouterr()
-    for file, named in (("dockd.toml", "store.ca_file"), ("receiver.toml", "receiver.tls_cert")):
+    for file, named in (("dockd.toml", "store.archive.ca_file"), ("receiver.toml", "receiver.tls_cert")):
         assert cli.main(["check-config", str(set_ / file)]) == 0
         said = capsys.readouterr().err
         assert bool(said) == bool(words)
