@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,22 @@ import pytest
 from dockd.faultpoints import Kind, Point
 
 AT_ONCE = 5  # docks a worker: they wait for disks and timers most of the time
-_TRIED = pytest.StashKey[list[tuple[Point, Kind]]]()
+_TRIED = pytest.StashKey["Tried"]()
+
+
+@dataclass
+class Tried:
+    """What a run came to."""
+
+    pairs: set[tuple[Point, Kind]] = field(default_factory=set)
+    failed: int = 0
+    lost_bytes: int = 0
 
 
 class Crew:
     """A worker for each processor. They are given pairs in the order of the tests, and never wait for one."""
 
-    def __init__(self, directory: Path, tried: list[tuple[Point, Kind]]):
+    def __init__(self, directory: Path, tried: Tried):
         self.directory = directory
         self._tried = tried
         self._waiting: deque[tuple[Point, Kind, int]] = deque()
@@ -45,8 +55,8 @@ class Crew:
             for name in range(max(2, os.cpu_count() or 1)):
                 self._start(self.directory / str(name))
         problem = self._futures[point, kind, number].result()
-        if not problem:
-            self._tried.append((point, kind))
+        self._tried.pairs.add((point, kind))
+        self._tried.failed += bool(problem)
         return problem
 
     def close(self):
@@ -78,6 +88,8 @@ class Crew:
             said = json.loads(line)
             one = Point(said["point"]), Kind(said["kind"]), said["number"]
             open_.remove(one)
+            with self._lock:
+                self._tried.lost_bytes += said["lost_bytes"]
             self._futures[one].set_result(said["problem"])
             if following := self._give(worker):
                 open_.add(following)
@@ -99,7 +111,7 @@ class Crew:
 def crew(request, tmp_path_factory):
     """It is given all pairs of the tests that were selected."""
     directory = tmp_path_factory.mktemp("matrix")
-    made = Crew(directory, request.config.stash.setdefault(_TRIED, []))
+    made = Crew(directory, request.config.stash.setdefault(_TRIED, Tried()))
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     made.plan(pair for item in items for pair in request.module.pairs_of(**item.callspec.params))
     yield made
@@ -109,9 +121,10 @@ def crew(request, tmp_path_factory):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    tried = set(config.stash.get(_TRIED, []))
-    if tried:
-        points, kinds = len({point for point, _ in tried}), len({kind for _, kind in tried})
+    tried = config.stash.get(_TRIED, Tried())
+    if tried.pairs:
+        points, kinds = len({point for point, _ in tried.pairs}), len({kind for _, kind in tried.pairs})
         terminalreporter.write_line(
-            f"fault matrix: {len(tried)} pairs of {points} points and {kinds} kinds, bytes lost: 0"
+            f"fault matrix: {len(tried.pairs)} pairs of {points} points and {kinds} kinds, failed: {tried.failed},"
+            f" bytes lost: {tried.lost_bytes}"
         )

@@ -37,6 +37,7 @@ class Bench:
     directory: Path
     readers: ForkServer  # that fail in no way
     forker: Forker
+    lost_bytes: int = 0  # of what was tried since it was last asked for
     templates: dict[str, Dock] = field(default_factory=dict)
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _numbers: count = field(default_factory=count)

@@ -59,6 +59,16 @@ def check_now(dock: Dock) -> None:
         assert digest(dock.clips[name]) in stored.get(name, ()), f"{name} was touched, and the store does not have it"
 
 
+def lost_bytes(dock: Dock) -> int:
+    """The bytes of clips that are neither whole on their camera nor whole in the store."""
+    there, stored = dock.on_camera(), _stored(dock, whole_only=True)
+    return sum(
+        len(content)
+        for name, content in dock.clips.items()
+        if there.get(name) != content and digest(content) not in stored.get(name, ())
+    )
+
+
 def check_end(dock: Dock, *, copies: int = 1, torn: bool = False, resent: int = 0) -> None:
     """At the end: each clip is stored, verified and erased; the log is whole and nothing is left over.
 

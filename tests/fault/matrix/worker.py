@@ -1,7 +1,7 @@
 """Tries pairs of (point, kind), several at once, each on a dock of its own.
 
-{"point": "move", "kind": "lost", "number": 0}                          on its input; 0: one of the point's times
-{"point": "move", "kind": "lost", "number": 0, "problem": ""}           on its output; "": the end was as it has to be
+{"point": "move", "kind": "lost", "number": 0}                                  on its input; 0: one of the point's times
+{"point": "move", "kind": "lost", "number": 0, "problem": "", "lost_bytes": 0}  on its output; "": all is well
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from fault.matrix.lives import Forker, Lives
 from fault.matrix.points import BEFORE, COMMANDS, Counting, moment, scenario_of, times_of
 from fault.matrix.scenarios import SCENARIOS, Bench
+from fault.matrix.truth import lost_bytes
 
 from dockd import faults, log
 from dockd.faultpoints import KILLS, Kind, Point, Side
@@ -82,6 +83,7 @@ class Worker:
                 await made.stop()
             scenario.check(dock)
         finally:
+            self._bench.lost_bytes += lost_bytes(dock)
             scenario.close(dock)
         shutil.rmtree(dock.directory)  # what failed stays
 
@@ -105,7 +107,8 @@ async def main(directory: Path) -> None:
             problem = ""
         except Exception:  # noqa: BLE001  whatever it is, the test says it
             problem = traceback.format_exc()
-        sys.stdout.write(json.dumps(asked | {"problem": problem}) + "\n")
+        sys.stdout.write(json.dumps(asked | {"problem": problem, "lost_bytes": bench.lost_bytes}) + "\n")
+        bench.lost_bytes = 0
         sys.stdout.flush()
 
     async with asyncio.TaskGroup() as tasks:
