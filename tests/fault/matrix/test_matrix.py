@@ -8,8 +8,10 @@ has to be true in the end in fault.matrix.truth.
 from __future__ import annotations
 
 import pytest
+from fault.matrix.dock import Dock
 from fault.matrix.points import BEFORE, scenario_of
 from fault.matrix.scenarios import SCENARIOS
+from fault.matrix.truth import check_now, lost_bytes
 
 from dockd.faultpoints import IMPOSSIBLE, Act, Kind, Point, kinds
 
@@ -33,3 +35,14 @@ def test_every_point_is_tried_in_every_way_that_is_not_ruled_out():
     assert all(kind in kinds(point) for point in Point for kind in Kind if point.act is Act.WRITE)
     assert {scenario_of(point) for point in Point} == set(SCENARIOS)
     assert set(BEFORE) <= set(Point)
+
+
+def test_a_clip_that_is_nowhere_is_noticed(tmp_path):
+    dock = Dock.make(tmp_path / "dock")
+    camera = dock.camera({"A.mp4": b"content", "B.mp4": b"more content"})
+    check_now(dock)
+    assert lost_bytes(dock) == 0
+    (camera / "A.mp4").write_bytes(b"conten")
+    assert lost_bytes(dock) == 7
+    with pytest.raises(AssertionError, match=r"touched without a warrant: \{'A.mp4'\}"):
+        check_now(dock)

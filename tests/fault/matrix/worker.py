@@ -1,7 +1,7 @@
 """Tries pairs of (point, kind), several at once, each on a dock of its own.
 
-{"point": "move", "kind": "lost", "number": 0}                          on its input; 0: one of the point's times
-{"point": "move", "kind": "lost", "number": 0, "problem": "", "lost_bytes": 0}   on its output; "": it ended as it has to
+{"point": "move", "kind": "lost", "number": 0}                                  on its input; 0: any time
+{"point": "move", "kind": "lost", "number": 0, "problem": "", "lost_bytes": 0}  on its output; "": all is well
 """
 
 from __future__ import annotations
