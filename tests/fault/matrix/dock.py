@@ -227,7 +227,7 @@ class Dock:
         spool = Spool(self.spool, reserve_bytes=0, max_bytes=0, faults=faults)
         origins = Origins(
             station=self.station,
-            store=self.store,
+            stores=(self.store,),
             clock=self.clock,
             checkpoint_key=self.checkpoint_key,
             manifest_key=self.manifest_key.public,

@@ -1,6 +1,6 @@
 """Tries pairs of (point, kind), several at once, each on a dock of its own.
 
-{"point": "move", "kind": "lost", "number": 0}                                  on its input; 0: one of the point's times
+{"point": "move", "kind": "lost", "number": 0}                                  on its input; 0: any time
 {"point": "move", "kind": "lost", "number": 0, "problem": "", "lost_bytes": 0}  on its output; "": all is well
 """
 
