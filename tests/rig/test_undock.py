@@ -9,6 +9,7 @@ from rig.guest.bays import Reader
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 
 MARK = b"isomavc1"  # once in each clip, at its beginning
+KINDS = ("sealed", "stored", "reread", "warranted", "erasure_resumed")
 SLOW = 200_000  # bytes a second: reading or erasing a card takes a quarter of a minute then
 
 
@@ -62,14 +63,38 @@ def test_p02_pulled_while_it_is_erased(module_dock, tmp_path, mp4):
     dock.wait_bay(3, "empty")
     dock.bays.plug("3", "ERASE", image)
     dock.settled(3, "ready")
-    stored = dock.stored("ERASE")
-    assert {path: stored[path][:1] for path in digests} == digests
+    assert dock.stored("ERASE") == digests, "each clip whole, and once: what was left half erased is no clip"
     assert cards.count(image, MARK) == 0
+    require_warrants(dock, "ERASE", erased=len(digests))
     dock.machine.run("dockd custody verify /var/lib/dockd", check=True)
 
 
+def require_warrants(dock, serial, *, erased):
+    """P01, from the log alone: stored, read a second time in the docking of its warrant, and only then erased.
+
+    What a pulled cable left half erased is erased in a later docking, under a word that names the warrant of before.
+    """
+    found = []
+    for entry in (log := [one for one in dock.custody() if one.get("camera") == serial]):
+        if entry["event"] != "acquisition.erased":
+            continue
+        before = [one for one in log[: log.index(entry)] if one.get("acquisition") == entry["acquisition"]]
+        of = {kind: [one for one in before if one["event"] == f"acquisition.{kind}"] for kind in KINDS}
+        warrant, again = of["warranted"][-1], of["reread"][-1]
+        assert of["stored"], str(before)
+        assert again["seq"] < warrant["seq"], str(before)
+        assert again["details"]["docking"] == again["docking"] == warrant["docking"], str(before)
+        assert again["details"]["plaintext"] == of["sealed"][-1]["details"]["plaintext"], str(before)
+        assert (of["erasure_resumed"] or [warrant])[-1]["docking"] == entry["docking"], str(before)
+        found.append(entry["acquisition"])
+    assert len(found) == len(set(found)) == erased, str(log)
+
+
 def test_p08_swapped_between_reading_and_erasing(module_dock, tmp_path, mp4):
-    """Another card with the same serial, the same volume id and the same names, of which nothing was read yet."""
+    """Another card with the same serial, the same volume id and the same names, of which nothing was read yet.
+
+    It comes by way of an undocking: a card that is changed in a reader that stays is another arrival, too (unit/usb).
+    """
     dock, first, second = module_dock, tmp_path / "first.img", tmp_path / "second.img"
     files = [{"DCIM/100BCAM/CLIP0001.MP4": mp4(300_000, seed)} for seed in (401, 402)]
     made = [
