@@ -362,6 +362,21 @@ class Queries:
             )
         return found
 
+    def uplink_firsts(self, limit: int) -> list[Acquisition]:
+        """The first `limit` of each open docking that are to be sent: evidence first, then oldest."""
+        return [
+            row
+            for docking in self._dockings_by_outstanding()
+            for category in (Category.EVIDENCE, Category.NONE)
+            for row in self._acquisitions(
+                "SELECT * FROM acquisition INDEXED BY acquisition_to_send_of"  # noqa: S608  a constant
+                f" WHERE docking = ? AND category = ? AND {_SENDABLE} ORDER BY found_at_us, acquisition LIMIT ?",
+                docking,
+                category.value,
+                limit,
+            )
+        ]
+
     def held(self, *, limit: int) -> list[Acquisition]:
         """Stored ones that wait for an operator's release, oldest first."""
         return self._acquisitions(

@@ -36,6 +36,7 @@ from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
 from dockd.station.trust import CHECKPOINT, Trust
+from dockd.station.turns import Turns
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
@@ -106,6 +107,7 @@ class Uplink:
         )
         self._attempts: dict[AcquisitionId, _Attempts] = {}  # of those active, waiting or held; others are forgotten
         self._active: set[AcquisitionId] = set()
+        self._turns = Turns()
         self._picking = asyncio.Lock()
         self._changed = asyncio.Event()  # look again: new work, or a wait that was cut short
         self._witness_wanted = asyncio.Event()
@@ -140,7 +142,8 @@ class Uplink:
             group.create_task(self._witness_regularly(), name="witness")
             group.create_task(self.trust.run(), name="trust")
             for slot in range(self._slots):
-                group.create_task(self._work(), name=f"uplink-{slot}")
+                in_turn = slot == 0 and self._slots > 1
+                group.create_task(self._work(in_turn=in_turn), name=f"uplink-{slot}")
 
     async def begin(self) -> None:
         """Before anything else runs: learn what forbids erasing."""
@@ -195,16 +198,16 @@ class Uplink:
 
     # --- workers
 
-    async def _work(self) -> None:
+    async def _work(self, *, in_turn: bool) -> None:
         while True:
-            row = await self._next()
+            row = await self._next(in_turn=in_turn)
             try:
                 await self._attend(row)
             finally:
                 self._active.discard(row.acquisition)
                 self._changed.set()  # whoever is picking looks again: this slot's acquisition may be due later
 
-    async def _next(self) -> Acquisition:
+    async def _next(self, *, in_turn: bool) -> Acquisition:
         """The next acquisition to send, entered as active. One worker picks at a time, the others queue behind it."""
         async with self._picking:
             while True:
@@ -212,28 +215,30 @@ class Uplink:
                 now_s = self._clock.monotonic_s()
                 left_s = self._circuit.left_s(now_s)
                 if left_s == 0.0:
-                    row, left_s = await self._pick()
+                    row, left_s = await self._pick(in_turn=in_turn)
                     if row is not None and self._circuit.left_s(now_s) != 0.0:
                         continue  # it opened while the journal was asked
                     if row is not None:
                         self._active.add(row.acquisition)
+                        self._turns.began(row.docking, now_s)
                         attempts = self._attempts.setdefault(row.acquisition, _Attempts())
                         self._circuit = self._circuit.entered()
                         attempts.probe = self._circuit.probing
                         return row
                 await self._pause(left_s, self._changed)
 
-    async def _pick(self) -> tuple[Acquisition | None, float | None]:
+    async def _pick(self, *, in_turn: bool) -> tuple[Acquisition | None, float | None]:
         """The first candidate that is neither active nor waiting; else how long until one is due, None for unknown."""
         now_s = self._clock.monotonic_s()
         waits = {one: entry.pause.left_s(now_s) for one, entry in self._attempts.items()}
         passed_over = self._active | {one for one, left_s in waits.items() if left_s > 0}
 
-        def ask(tx: Tx) -> tuple[list[Acquisition], tuple[int, int]]:
-            return tx.uplink_candidates(len(passed_over) + 1), tx.sendable()
+        def ask(tx: Tx) -> tuple[list[Acquisition], list[Acquisition], tuple[int, int]]:
+            limit = len(passed_over) + 1
+            return tx.uplink_firsts(limit) if in_turn else [], tx.uplink_candidates(limit), tx.sendable()
 
-        candidates, self._waiting = await self._journal.read(ask)
-        for row in candidates:
+        firsts, candidates, self._waiting = await self._journal.read(ask)
+        for row in (*(self._turns.ordered(firsts) if in_turn else ()), *candidates):
             if row.acquisition not in passed_over:
                 return row, None
         # The list is whole, so what stands on no list is done with, by whatever way.
