@@ -117,8 +117,25 @@ class DeliveryQueries(Reading):
                 *dockings,
                 limit - len(found),
             )
-        rows = (self._one("SELECT * FROM acquisition WHERE acquisition = ?", name) for name in found)
-        return [acquisition_of(row) for row in rows if row is not None]
+        return self._rows(found)
+
+    def uplink_firsts(self, store: StoreId, limit: int) -> list[Acquisition]:
+        """The first `limit` of each open docking that are to be sent to a store: evidence first, then oldest."""
+        found = [
+            name
+            for docking in self._dockings_by_outstanding()
+            for category in (Category.EVIDENCE, Category.NONE)
+            for name in self._picked(
+                "SELECT acquisition FROM delivery INDEXED BY delivery_to_send_of"  # noqa: S608  a constant
+                f" WHERE store = ? AND docking = ? AND category = ? AND {_SENDABLE}"
+                " ORDER BY found_at_us, acquisition LIMIT ?",
+                store,
+                docking,
+                category.value,
+                limit,
+            )
+        ]
+        return self._rows(found)
 
     def waiting(self, store: StoreId) -> tuple[int, int]:
         """How many acquisitions wait for a store's confirmation, and their sealed bytes."""
@@ -153,6 +170,10 @@ class DeliveryQueries(Reading):
         """The number of the store's receipt for an acquisition; 0 where there is none."""
         row = self._one("SELECT receipt_seq FROM receipt WHERE acquisition = ? AND store = ?", acquisition, store)
         return 0 if row is None else int(row["receipt_seq"])
+
+    def _rows(self, names: Iterable[AcquisitionId]) -> list[Acquisition]:
+        rows = (self._one("SELECT * FROM acquisition WHERE acquisition = ?", name) for name in names)
+        return [acquisition_of(row) for row in rows if row is not None]
 
     def _picked(self, sql: str, *values: object) -> list[AcquisitionId]:
         return [AcquisitionId(row["acquisition"]) for row in self._all(sql, *values)]

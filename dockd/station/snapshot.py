@@ -74,6 +74,7 @@ class Snapshot:
     custody_size: int  # entries in the log
     custody_signed: int  # entries under the newest checkpoint
     custody_witnessed: int  # entries under the newest checkpoint that a store cosigned
+    tasks: int  # in the event loop; grows with docked cameras and those who ask, and with nothing else
     config_note: str = ""  # why the changed configuration was not taken, if so
     alarms: tuple[str, ...] = ()  # what IT has to look at, a sentence each
     held: tuple[HeldClip, ...] = ()  # at most 100 of those that wait for a person

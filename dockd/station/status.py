@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         custody_size=sources.journal.durable_size,
         custody_signed=sources.journal.signed_size,
         custody_witnessed=sources.stores.witnessed,
+        tasks=len(asyncio.all_tasks()),
         config_note=sources.alarms.by_topic.get("configuration", ""),
         alarms=tuple(dict.fromkeys((*sources.alarms.by_topic.values(), *sources.stores.alarms, *_lost(lost)))),
         held=held,

@@ -33,6 +33,7 @@ from dockd.station.outlet import Outlet, Parts
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
 from dockd.station.trust import Trust
+from dockd.station.turns import Turns
 from dockd.station.waiting import pause
 from dockd.station.witnessing import Witnessing
 
@@ -87,6 +88,7 @@ class Uplink:
         )
         self._attempts: dict[AcquisitionId, _Attempts] = {}  # of those active, waiting or held; others are forgotten
         self._active: set[AcquisitionId] = set()
+        self._turns = Turns()
         self._picking = asyncio.Lock()
         self._changed = asyncio.Event()  # look again: new work, or a wait that was cut short
         self._circuit = Circuit()
@@ -132,7 +134,8 @@ class Uplink:
                 group.create_task(self._witnessing.run(), name=f"witness-{self.store}")
             group.create_task(self.trust.run(), name="trust")
             for slot in range(self.outlet.slots):
-                group.create_task(self._work(), name=f"uplink-{self.store}-{slot}")
+                in_turn = slot == 0 and self.outlet.slots > 1
+                group.create_task(self._work(in_turn=in_turn), name=f"uplink-{self.store}-{slot}")
 
     async def begin(self) -> None:
         """Before anything else runs: learn what forbids erasing."""
@@ -215,16 +218,16 @@ class Uplink:
 
     # --- workers
 
-    async def _work(self) -> None:
+    async def _work(self, *, in_turn: bool) -> None:
         while True:
-            row = await self._next()
+            row = await self._next(in_turn=in_turn)
             try:
                 await self._attend(row)
             finally:
                 self._active.discard(row.acquisition)
                 self._changed.set()  # whoever is picking looks again: this slot's acquisition may be due later
 
-    async def _next(self) -> Acquisition:
+    async def _next(self, *, in_turn: bool) -> Acquisition:
         """The next acquisition to send, entered as active. One worker picks at a time, the others queue behind it."""
         async with self._picking:
             while True:
@@ -232,28 +235,31 @@ class Uplink:
                 now_s = self._clock.monotonic_s()
                 left_s = self._circuit.left_s(now_s)
                 if left_s == 0.0:
-                    row, left_s = await self._pick()
+                    row, left_s = await self._pick(in_turn=in_turn)
                     if row is not None and self._circuit.left_s(now_s) != 0.0:
                         continue  # it opened while the journal was asked
                     if row is not None:
                         self._active.add(row.acquisition)
+                        self._turns.began(row.docking, now_s)
                         attempts = self._attempts.setdefault(row.acquisition, _Attempts())
                         self._circuit = self._circuit.entered()
                         attempts.probe = self._circuit.probing
                         return row
                 await pause(self._clock, left_s, self._changed)
 
-    async def _pick(self) -> tuple[Acquisition | None, float | None]:
+    async def _pick(self, *, in_turn: bool) -> tuple[Acquisition | None, float | None]:
         """The first candidate that is neither active nor waiting; else how long until one is due, None for unknown."""
         now_s = self._clock.monotonic_s()
         waits = {one: entry.pause.left_s(now_s) for one, entry in self._attempts.items()}
         passed_over = self._active | {one for one, left_s in waits.items() if left_s > 0}
 
-        def ask(tx: Tx) -> tuple[list[Acquisition], tuple[int, int]]:
-            return tx.uplink_candidates(self.store, len(passed_over) + 1), tx.waiting(self.store)
+        def ask(tx: Tx) -> tuple[list[Acquisition], list[Acquisition], tuple[int, int]]:
+            limit = len(passed_over) + 1
+            firsts = tx.uplink_firsts(self.store, limit) if in_turn else []
+            return firsts, tx.uplink_candidates(self.store, limit), tx.waiting(self.store)
 
-        candidates, self._waiting = await self._journal.read(ask)
-        for row in candidates:
+        firsts, candidates, self._waiting = await self._journal.read(ask)
+        for row in (*(self._turns.ordered(firsts) if in_turn else ()), *candidates):
             if row.acquisition not in passed_over:
                 return row, None
         # The list is whole, so what stands on no list is done with, by whatever way.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
-from pathlib import Path
 
 import pytest
+from programs import family, pss_kib
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
@@ -19,28 +18,6 @@ OTHERS = 512 * MIB
 NEEDED = 2 * LARGE + 6 * OTHERS + 2 * GIB  # sealed at the station and at the store; the cameras' files are holes
 LOOK_S = 0.1
 LIMIT_KIB = 200 * 1024
-
-
-def family(pid: int) -> list[int]:
-    """A program and all that it started, their own included."""
-    found = [pid]
-    for one in found:
-        for children in Path(f"/proc/{one}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in children.read_text().split()]
-            except OSError:  # that thread has just ended
-                continue
-    return found
-
-
-def pss_kib(pid: int) -> int:
-    """Proportional set size, 0 where the program has just ended."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    found = re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def test_p10_four_cameras_and_a_clip_of_5_gib_stay_under_200_mib(trial_in, sparse_mp4, tmp_path, capsys):

@@ -115,11 +115,17 @@ class Bench:
             self.directory / "state", station=self.station, clock=self.clock, checkpoint_key=self.checkpoint_key
         )
 
-        def dock(tx):
-            if tx.docking(self._docking) is None:
-                tx.begin_docking(self._docking, tx.next_epoch(), 1, "d", CAMERA, DockingEvent.ADMITTED)
+        await self.dock(self._docking)
 
-        await self.journal.write(dock)
+    async def dock(self, docking):
+        """What is sealed from here on is of this docking."""
+
+        def change(tx):
+            if tx.docking(docking) is None:
+                tx.begin_docking(docking, tx.next_epoch(), 1, "d", CAMERA, DockingEvent.ADMITTED)
+
+        self._docking = docking
+        await self.journal.write(change)
 
     async def sealed(self, size=3 << 20, *, category=Category.NONE):
         """A clip in state spooled."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 
 import pytest
 
@@ -63,6 +64,19 @@ async def test_evidence_goes_first(bench):
     async with running(bench.uplink(slots=1)):
         await bench.until(plain[-1].acquisition, "stored")
     assert _calls(bench, Call.REGISTER)[0] == flagged.acquisition
+
+
+@pytest.mark.parametrize(("slots", "waits"), [(1, 6), (2, 2)])
+async def test_one_slot_of_several_lets_no_camera_wait_for_all_the_smaller_ones(bench, slots, waits):
+    large = [await bench.sealed(4 << 20) for _ in range(3)]
+    await bench.dock(str(uuid.UUID(int=98)))
+    small = [await bench.sealed(1 << 20) for _ in range(6)]
+    async with running(bench.uplink(slots=slots)):
+        await bench.until(large[-1].acquisition, "stored")
+    begun = _calls(bench, Call.REGISTER)
+    of_the_large = begun.index(large[0].acquisition)
+    assert of_the_large == waits
+    assert begun[0] == small[0].acquisition, "what frees a bay soonest is still what comes first"
 
 
 FAULTS = {

@@ -125,7 +125,12 @@ class Lives:
     def stands(self, *states: str) -> bool:
         """Whether the camera is in one of these states, nothing waits to be pushed, and nothing alarms."""
         now = self.snapshot
-        return now is not None and now.bays[0].state in states and not any(one.waiting for one in now.stores) and not now.alarms
+        return (
+            now is not None
+            and now.bays[0].state in states
+            and not any(one.waiting for one in now.stores)
+            and not now.alarms
+        )
 
     async def command(self, name: str) -> None:
         """Give a command until it succeeds: with its fault first."""

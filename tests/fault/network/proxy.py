@@ -230,3 +230,22 @@ class Proxy:
         finally:
             self.seen.append((method, path, len(exchange.body) + exchange.passed))
             await exchange.leave()
+
+
+def between(trial, store_settings: str) -> Proxy:
+    """A proxy that was started, and that the station of a trial is set up to take for its store."""
+    receiver, station = trial.directory / "receiver.toml", trial.directory / "dockd.toml"
+    tls = trial.directory / "store" / "keys"
+    port = int(re.search(r'listen = "127.0.0.1:(\d+)"', receiver.read_text()).group(1))
+    proxy = Proxy(target=("127.0.0.1", port), certificate=tls / "tls.crt", key=tls / "tls.key")
+    proxy.start()
+    url = "https://127.0.0.1:{}"
+    _replace(receiver, "public_hosts = [", f'public_hosts = ["127.0.0.1:{proxy.port}", ')
+    _replace(station, f'url = "{url.format(port)}"', f'url = "{url.format(proxy.port)}"\n{store_settings}')
+    return proxy
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))

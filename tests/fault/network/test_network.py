@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fault.network import faults
-from fault.network.proxy import Proxy
+from fault.network.proxy import between
 
 MIB = 1024 * 1024
 CLIP_BYTES = 3 * MIB
@@ -80,17 +80,7 @@ ELSEWHERE = (  # cases with a test of their own below
 def line(module_trial):
     """A running station and receiver, and the proxy between them."""
     trial = module_trial
-    tls = trial.directory / "store" / "keys"
-    text = (trial.directory / "receiver.toml").read_text()
-    address = re.search(r'listen = "127.0.0.1:(\d+)"', text)
-    proxy = Proxy(target=("127.0.0.1", int(address.group(1))), certificate=tls / "tls.crt", key=tls / "tls.key")
-    proxy.start()
-    _replace(trial.directory / "receiver.toml", "public_hosts = [", f'public_hosts = ["127.0.0.1:{proxy.port}", ')
-    _replace(
-        trial.directory / "dockd.toml",
-        f'url = "https://127.0.0.1:{address.group(1)}"',
-        f'url = "https://127.0.0.1:{proxy.port}"\npatch_mib = 1\nread_timeout_s = {READ_TIMEOUT_S}',
-    )
+    proxy = between(trial, f"patch_mib = 1\nread_timeout_s = {READ_TIMEOUT_S}")
     trial.start_both()
     try:
         yield trial, proxy
@@ -201,12 +191,6 @@ def _undock(trial, docked):
     bay = int(docked.parent.name)
     docked.rename(trial.directory / "cameras" / docked.name)
     trial.wait("the bay is empty", lambda: trial.bay(bay)["state"] == "empty")
-
-
-def _replace(path, old, new):
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
 
 
 def _certificate(directory, **changes):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from dockd.control.client import ask
 from dockd.core.transfer import Call
 from dockd.errors import StoreUnreachable
 from dockd.reader.client import ClipRules
@@ -225,3 +226,8 @@ async def test_p10_ten_thousand_clips_on_one_camera_are_listed_and_worked_throug
     await station.start()
     await station.until(lambda now: now.bays[0].clips_total == MANY + 1 and now.bays[0].clips_stored > 20, "going on")
     assert len(await station.rows()) == MANY + 1
+    # Over the socket too, where tasks of the daemon render them: no step of theirs takes 100 ms (loop_watch).
+    shown = await asyncio.to_thread(list, ask(station.directory / "control.sock", "clips"))
+    assert len(shown) == MANY + 1
+    (status,) = await asyncio.to_thread(list, ask(station.directory / "control.sock", "status"))
+    assert status["bays"][0]["clips_total"] == MANY + 1
