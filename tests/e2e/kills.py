@@ -45,7 +45,7 @@ class Log:
                 self._stored.add(clip)
             if event == "acquisition.warranted" and clip in self._stored:
                 self._warranted.add(clip)
-            if event not in SETTLED_EVENTS:  # those change no state
+            if event.startswith("acquisition.") and event not in SETTLED_EVENTS:  # the others change no state
                 self._latest[clip] = event
 
     def warranted(self) -> set[str]:
