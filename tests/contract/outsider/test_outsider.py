@@ -638,11 +638,16 @@ def damaged_and_released(story):
 
 def as_the_first_version_wrote_it(story):
     """With one store, its two statements stood in the warrant itself."""
-    warrant = story.find("warranted")["details"]["warrant"]
-    (ground,) = warrant.pop("confirmations")
-    said = {"store": ground["store"], "receipt": ground["confirmation"]}
-    warrant |= said | {"holding": ground["presence"]}
-    story.find("stored")["details"] = said
+    said = {}
+    for entry in story.entries:
+        if entry["event"] == "acquisition.warranted":
+            warrant = entry["details"]["warrant"]
+            (ground,) = warrant.pop("confirmations")
+            said[entry["acquisition"]] = {"store": ground["store"], "receipt": ground["confirmation"]}
+            warrant |= said[entry["acquisition"]] | {"holding": ground["presence"]}
+    for entry in story.entries:
+        if entry["event"] == "acquisition.stored":
+            entry["details"] = said.get(entry["acquisition"], {})
     story.entries = [one for one in story.entries if not one["event"].startswith(("delivery.", "policy."))]
 
 
