@@ -49,6 +49,8 @@ _ALSO_BLOCKING = (  # what blockbuster does not look for by itself
     "pwd.getpwuid",
 )
 _MAY_BLOCK = {
+    # Where it has to cut a connection, uvicorn says so in a line on standard error, as every log line is written.
+    "dockd/receiver/serve.py": {"shutdown"},
     # It binds before the loop serves anybody.
     "dockd/control/server.py": {"bind"},
     # The thread has said its last word: the join waits for microseconds.
