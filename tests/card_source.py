@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from cards import make_volume
+from loop_watch import stand_in
 
 from dockd.blocker.mounts import mount
 from dockd.core.profile import EraseMethod, Profile
@@ -34,7 +35,8 @@ class Card:
         self.at = {}  # call: what to do once they are not
 
     def probe(self):
-        return probe(lambda offset, size: self.image.read_bytes()[offset : offset + size])
+        with self.image.open("rb") as image:
+            return probe(lambda offset, size: os.pread(image.fileno(), size, offset))
 
     def write_back(self, content, at=0):
         """As a medium that took every write, and kept none. Nothing may have it mounted."""
@@ -78,16 +80,22 @@ class CardAttachment:
         self._called("open_to_read")
         self._mount(writable=False)
 
-    async def make_anew(self, method):
+    @stand_in()
+    def _blank(self):
         self._release()
         _run("blkdiscard", "-z", self.card.loop)
+
+    async def make_anew(self, method):
+        self._blank()
         self._called("make_anew")
-        _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-U", self.card.volume_id, self.card.loop)
+        with stand_in():
+            _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-U", self.card.volume_id, self.card.loop)
         return f"{method}: overwrote with zeros"
 
     async def aclose(self):
         self._release()
 
+    @stand_in()
     def _called(self, name):
         self.card.calls.append(name)
         if name in self.card.before:
@@ -100,6 +108,7 @@ class CardAttachment:
             self._release()
             raise self.card.wrong[name].pop(0)
 
+    @stand_in()
     def _mount(self, *, writable):
         card = self.card
         self._release()
@@ -120,6 +129,7 @@ class CardAttachment:
             ),
         )
 
+    @stand_in()
     def _release(self):
         self._medium = None
         while self._held:

@@ -16,6 +16,7 @@ import time
 import traceback
 from asyncio import events
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
@@ -89,8 +90,11 @@ def start(watch: Watch) -> None:
 # --- long steps
 
 
-class _Collections(threading.local):
-    """Processor time that the garbage collector took in this thread: it goes through the whole test run's heap."""
+class _Aside(threading.local):
+    """Processor time of this thread that is not dockd's.
+
+    The garbage collector's, which goes through the whole test run's heap, and that of tests' stand-ins.
+    """
 
     began_s = 0.0
     spent_s = 0.0
@@ -102,16 +106,29 @@ class _Collections(threading.local):
             self.spent_s += time.thread_time() - self.began_s
 
 
+_ASIDE = _Aside()
+
+
+@contextmanager
+def stand_in():
+    """What runs in here stands for a device or a program of its own, in whose place a test does its work."""
+    spent_s, began_s = _ASIDE.spent_s, time.thread_time()
+    try:
+        yield
+    finally:
+        _ASIDE.spent_s = spent_s + time.thread_time() - began_s  # with what the collector took meanwhile
+
+
 def _time_steps(watch: Watch) -> None:
-    run, collections = events.Handle._run, _Collections()
-    gc.callbacks.append(collections)
+    run = events.Handle._run
+    gc.callbacks.append(_ASIDE)
 
     def timed(handle):
         task = getattr(handle._callback, "__self__", None)
         before = _coroutines_of(task)
-        began_s, collected_s = time.thread_time(), collections.spent_s
+        began_s, aside_s = time.thread_time(), _ASIDE.spent_s
         run(handle)
-        step_s = time.thread_time() - began_s - (collections.spent_s - collected_s)
+        step_s = time.thread_time() - began_s - (_ASIDE.spent_s - aside_s)
         if step_s > STEP_LIMIT_S and not any(map(_is_a_tests, before + _coroutines_of(task))):
             watch.note(f"a step of {step_s:.3f} s of processor time: {handle!r}, in {before}")
 
