@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,30 +49,37 @@ class Shown:
         self._context = context
         self._files = files
         self._loaded: _Seen = ()
-        self._load()
+        try:
+            self._load(self._seen())
+        except OSError as error:
+            raise self._unusable(error) from error
 
     async def before(self, request: httpx.Request) -> None:
         """Look at the files. A change that cannot be used is said, and tried again before the next request."""
         del request
         try:
-            if self._seen() == self._loaded:
+            seen = await asyncio.to_thread(self._seen)
+            if seen == self._loaded:
                 return
-            self._load()
+            self._load(seen)  # small, and seldom; in the thread that uses the context
             _log.info("client_certificate_reloaded", path=str(self._files.cert_file))
         except (OSError, ConfigError) as error:
             _log.warning("client_certificate_unusable", path=str(self._files.cert_file), reason=str(error))
 
-    def _load(self) -> None:
+    def _load(self, seen: _Seen) -> None:
         cert, key = self._files.cert_file, self._files.key_file
         try:
-            seen = self._seen()
             # Tried beside first: a key that does not fit its certificate would leave the live context with half of it.
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key)
             self._context.load_cert_chain(cert, key)
         except (OSError, ssl.SSLError) as error:
-            problem = f"{cert}: store.client_cert: cannot be used ({error}); allowed: a PEM certificate and its key"
-            raise ConfigError("our own certificate cannot be used", problems=(problem,)) from error
+            raise self._unusable(error) from error
         self._loaded = seen
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        cert = self._files.cert_file
+        problem = f"{cert}: store.client_cert: cannot be used ({error}); allowed: a PEM certificate and its key"
+        return ConfigError("our own certificate cannot be used", problems=(problem,))
 
     def _seen(self) -> _Seen:
         found = [path.stat() for path in (self._files.cert_file, self._files.key_file)]
