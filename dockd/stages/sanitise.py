@@ -183,7 +183,14 @@ async def commit(stay: Stay, permits: Sequence[Permit]) -> None:
             row = tx.acquisition(one.row.acquisition)
             if row is None or row.state != AcquisitionState.WARRANTED:
                 raise IllegalTransition(f"what is left of {one.row.acquisition} is under no warrant any more")
-            tx.record_about(row, "acquisition.erasure_resumed", details)
+            tx.record(  # in this docking: the row still names the one of its warrant
+                "acquisition.erasure_resumed",
+                bay=stay.bay,
+                docking=stay.docking,
+                acquisition=row.acquisition,
+                camera=stay.camera.serial,
+                details=details,
+            )
 
     try:
         await stay.journal.write(change)

@@ -22,8 +22,8 @@ def test_p02_pulled_while_it_is_read(module_dock, tmp_path, mp4):
     dock, image = module_dock, tmp_path / "card.img"
     digests = card(image, mp4, seed=100)
     dock.enrol("READ")
-    name = dock.bays.plug("1", "READ", image, reader=Reader(speed=SLOW))
-    dock.wait("reading began", lambda: 0 < dock.bay(1).get("bytes_acquired", 0) < 3_000_000)
+    name = dock.bays.plug("1", "READ", image, reader=Reader(speed=SLOW // 2))
+    dock.wait("reading began", lambda: dock.bay(1).get("state") == "acquiring")
     dock.bays.pull(name)
     dock.wait_bay(1, "empty")
     dock.bays.plug("1", "READ", image)
