@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import loop_watch
 import pytest
 from clips import mp4, sparse_mp4
@@ -39,6 +40,12 @@ STRICT = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
 CARELESS = re.compile(
     r"Exception ignored in|\b[A-Z]\w*Warning\b|never retrieved|never awaited|destroyed but it is pending"
 )
+
+# How slow a machine is says nothing of what is tested. Where time is what is promised, a test sets its own deadline.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 _WATCH = loop_watch.Watch()
 loop_watch.start(_WATCH)
