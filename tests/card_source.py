@@ -1,19 +1,23 @@
 """A device source of cards: ext4 on loop devices, mounted to no path, as the write blocker does it. Needs root."""
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
+import time
 
 from cards import make_volume
 from loop_watch import stand_in
 
-from dockd.blocker.mounts import mount
+from dockd.blocker.mounts import NotMounted, mount
 from dockd.core.profile import EraseMethod, Profile
 from dockd.devices.port import Candidate, Plugged, Unplugged
 from dockd.errors import CameraBlank, CameraGone
 from dockd.filesystems import probe
 from dockd.model import BayNumber, CameraIdentity, Medium, MediumKind, Volume
+
+BUSY_S = 20.0
 
 
 class Card:
@@ -112,7 +116,7 @@ class CardAttachment:
     def _mount(self, *, writable):
         card = self.card
         self._release()
-        root = mount(card.loop, "ext4", writable=writable, uid=os.geteuid(), gid=os.getegid())
+        root = _mounted(card.loop, writable=writable)
         self._held.append(root)
         self._held.append(os.open(card.loop, os.O_RDONLY))
         self._medium = Medium(
@@ -182,6 +186,18 @@ class CardSource:
         if here is None or here[0] != plugged:
             raise CameraGone("the card left")
         return here[1]
+
+
+def _mounted(loop, *, writable):
+    """The volume's root. A reader that is ending may hold the mount before for a moment, as with the write blocker."""
+    given_up_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return mount(loop, "ext4", writable=writable, uid=os.geteuid(), gid=os.getegid())
+        except NotMounted as error:
+            if error.number != errno.EBUSY or time.monotonic() > given_up_s:
+                raise
+        time.sleep(0.02)
 
 
 def _run(*words):
