@@ -71,6 +71,7 @@ MUTATIONS = (
         "reopened counts as stored",
         "(A.UPLOADING, E.REOPENED): A.SPOOLED",
         "(A.UPLOADING, E.REOPENED): A.STORED",
+        PATHS,  # an acquisition follows its deliveries, and would leave that state again at once
     ),
     _edge(
         "a contested clip counts as read again",
