@@ -20,7 +20,7 @@ from cryptography import x509
 
 from dockd.app.canary import try_keys
 from dockd.app.certificate import self_signed
-from dockd.config.schema import split_address
+from dockd.config.tables import split_address
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub, format_store_pub, parse_store_pub
 from dockd.core.sealing import Identity, parse_recipients_file
 from dockd.core.sshsig import SigningKey

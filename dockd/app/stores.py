@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from dockd.config.schema import CountedStores, ReceiverStore, StationConfig, Store
+from dockd.config.schema import StationConfig
+from dockd.config.stores import CountedStores, ReceiverStore, Store
 from dockd.core.keyfiles import parse_store_pub
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey

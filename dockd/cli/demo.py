@@ -112,7 +112,8 @@ def _fresh(out: Path | None) -> Path:
 def _check_room(clips: Sequence[Path], bays: int, out: Path | None) -> None:
     """Raises OSError with a sentence where the copies, their sealed files and the store's may fill the disk."""
     from dockd.app.demo import CAMERA_BYTES
-    from dockd.config.schema import MIB, Spool
+    from dockd.config.schema import Spool
+    from dockd.config.tables import MIB
 
     place = Path(tempfile.gettempdir()) if out is None else out.absolute()
     place = next(one for one in (place, *place.parents) if one.exists())

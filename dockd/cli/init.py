@@ -77,7 +77,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _address(text: str) -> str:
-    from dockd.config.schema import split_address
+    from dockd.config.tables import split_address
 
     try:
         split_address(text)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from dockd.config.load import parse_table, problem, refused
-from dockd.config.schema import DirectoryName, Suffix, Table
+from dockd.config.schema import DirectoryName, Suffix
+from dockd.config.tables import Table
 from dockd.errors import ConfigError
 
 SUFFIX = ".toml"

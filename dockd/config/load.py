@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dockd.config.schema import BASE, ReceiverConfig, StationConfig, inner_table
+from dockd.config.schema import ReceiverConfig, StationConfig, inner_table
+from dockd.config.tables import BASE
 from dockd.errors import ConfigError
 
 STATION_FILE = Path("/etc/dockd/dockd.toml")

@@ -5,63 +5,36 @@ config/dockd.toml and config/receiver.toml list every key; a test compares them 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, get_args, get_origin
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from dockd.config.stores import Policy, ReceiverStore, StoreName
+from dockd.config.tables import (
+    MIB,
+    UUID,
+    Address,
+    FilePath,
+    Table,
+    distinct,
+    listing,
+    path,
+    size,
+    split_address,
+    whole,
+)
 from dockd.model import BayNumber
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mkv", ".3gp")
-MIB = 1024 * 1024
-BASE = "base"  # in the validation context: the directory that relative paths start from
 
-_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}(?<![.-])")
-_MOST_PORTS = 65535
 _BAY = re.compile(r"[1-9][0-9]{0,3}")
 _PORT = re.compile(
     r"[A-Za-z0-9:._-]{1,64}/[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}"
 )  # six hubs at most: USB 2.0, 4.1.1
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[IPv6]:PORT` as host (without brackets) and port. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= _MOST_PORTS:
-        raise ValueError("no port from 1 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
-    if not _HOST.fullmatch(host):
-        raise ValueError("no host name or address")
-    return host, int(port)
-
-
-def _address(text: str) -> str:
-    split_address(text)
-    return text
-
-
-def _https(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("not https")
-    if parts.port == 0:  # reading it also raises ValueError for what is no port
-        raise ValueError("no port")
-    return text
-
-
-def _absolute(value: object, info: ValidationInfo) -> object:
-    """A path from its text; relative ones start at the configuration's own directory."""
-    if not isinstance(value, str) or not value or "\x00" in value:
-        raise ValueError("no path")
-    base: Path = (info.context or {}).get(BASE, Path("/"))
-    return base / value
 
 
 def _suffix(text: str) -> str:
@@ -76,12 +49,6 @@ def _name(text: str) -> str:
     return text
 
 
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("one stands twice")
-    return values
-
-
 def _bay(text: str) -> str:
     if not _BAY.fullmatch(text):
         raise ValueError("no bay number")
@@ -94,54 +61,17 @@ def _port(text: str) -> str:
     return text
 
 
-def _store_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", text):
-        raise ValueError("no name of a store")
-    return text
-
-
 def _distinct_ports(bays: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    _distinct(tuple(port for ports in bays.values() for port in ports))
+    distinct(tuple(port for ports in bays.values() for port in ports))
     if not all(bays.values()):
         raise ValueError("a bay without a port")
     return bays
 
 
-FilePath = Annotated[Path, BeforeValidator(_absolute)]
 Suffix = Annotated[str, AfterValidator(_suffix)]
 DirectoryName = Annotated[str, AfterValidator(_name)]
-Address = Annotated[str, AfterValidator(_address)]
 BayName = Annotated[str, AfterValidator(_bay)]
-StoreName = Annotated[str, AfterValidator(_store_name)]
 UsbPort = Annotated[str, AfterValidator(_port)]
-HttpsUrl = Annotated[str, AfterValidator(_https)]
-
-
-def _whole(low: int, high: int, unit: str = "") -> Any:
-    return Field(ge=low, le=high, description=f"a whole number from {low} to {high}{unit and ' (' + unit + ')'}")
-
-
-def _seconds(high: int) -> Any:
-    return Field(gt=0, le=high, allow_inf_nan=False, description=f"a number above 0, at most {high} (seconds)")
-
-
-def _size(low: int) -> Any:
-    return Field(ge=low, le=2**53 - 1, description=f"a whole number of bytes, {low} or more")
-
-
-def _path(what: str) -> Any:
-    return Field(description=f"{what}, as text; a relative path starts at the directory of this file")
-
-
-def _list(what: str, *, least: int = 0) -> Any:
-    # A TOML array arrives as a list; strict mode would want a tuple.
-    return Field(strict=False, min_length=least, max_length=64, description=f"a list of {what}, each once")
-
-
-class Table(BaseModel):
-    """One table: frozen, no keys but its own, no value of another type turned into the right one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Log(Table):
@@ -163,23 +93,23 @@ class Station(Table):
     """Who this station is and where it keeps its state."""
 
     id: Annotated[
-        str, Field(pattern=f"^{_UUID}$", description="the station's UUID in lower case, as `dockd init` made it")
+        str, Field(pattern=f"^{UUID}$", description="the station's UUID in lower case, as `dockd init` made it")
     ]
-    state_dir: Annotated[FilePath, _path("a directory of the station's own (mode 0700)")] = Path("/var/lib/dockd")
-    socket: Annotated[FilePath | None, _path("the path of the control socket")] = None
+    state_dir: Annotated[FilePath, path("a directory of the station's own (mode 0700)")] = Path("/var/lib/dockd")
+    socket: Annotated[FilePath | None, path("the path of the control socket")] = None
 
 
 class StationKeys(Table):
     """The two private keys of a station, both Ed25519 in OpenSSH's form."""
 
-    manifest: Annotated[FilePath, _path("the file of the private key that signs manifests and sessions (mode 0600)")]
-    checkpoint: Annotated[FilePath, _path("the file of the private key that signs checkpoints (mode 0600)")]
+    manifest: Annotated[FilePath, path("the file of the private key that signs manifests and sessions (mode 0600)")]
+    checkpoint: Annotated[FilePath, path("the file of the private key that signs checkpoints (mode 0600)")]
 
 
 class Bays(Table):
     """Where cameras appear: directories, USB ports, or both."""
 
-    folder_root: Annotated[FilePath | None, _path("a directory whose numbered subdirectories (1, 2, ...) are bays")] = (
+    folder_root: Annotated[FilePath | None, path("a directory whose numbered subdirectories (1, 2, ...) are bays")] = (
         None
     )
     ports: Annotated[
@@ -206,90 +136,42 @@ class Bays(Table):
 class Cameras(Table):
     """What kinds of cameras are known (docs/cameras.md). Takes effect with the next docking."""
 
-    directory: Annotated[FilePath, _path("a directory of camera profiles")] = Path("/etc/dockd/cameras.d")
+    directory: Annotated[FilePath, path("a directory of camera profiles")] = Path("/etc/dockd/cameras.d")
 
 
 class Blocker(Table):
     """The privileged unit that mounts and locks the volumes of USB cameras."""
 
-    socket: Annotated[FilePath, _path("the path of its socket")] = Path("/run/dockd-blocker.sock")
+    socket: Annotated[FilePath, path("the path of its socket")] = Path("/run/dockd-blocker.sock")
 
 
 class Seal(Table):
     """To whom clips are sealed."""
 
-    recipients_file: Annotated[FilePath, _path("a file of age recipients, one `age1...` a line, at least two")]
+    recipients_file: Annotated[FilePath, path("a file of age recipients, one `age1...` a line, at least two")]
 
 
 class Acquire(Table):
     """What a clip is, and how it is read. Takes effect with the next docking."""
 
-    block_kib: Annotated[int, _whole(256, 4096, "KiB")] = 1024
+    block_kib: Annotated[int, whole(256, 4096, "KiB")] = 1024
     suffixes: Annotated[
-        tuple[Suffix, ...], _list('file name suffixes like ".mp4"', least=1), AfterValidator(_distinct)
+        tuple[Suffix, ...], listing('file name suffixes like ".mp4"', least=1), AfterValidator(distinct)
     ] = CLIP_SUFFIXES
     evidence_directories: Annotated[
-        tuple[DirectoryName, ...], _list("directory names without a slash"), AfterValidator(_distinct)
+        tuple[DirectoryName, ...], listing("directory names without a slash"), AfterValidator(distinct)
     ] = ("EVIDENCE",)
-    max_depth: Annotated[int, _whole(1, 64)] = 16
-    max_files: Annotated[int, _whole(1, 1_000_000)] = 50_000
+    max_depth: Annotated[int, whole(1, 64)] = 16
+    max_files: Annotated[int, whole(1, 1_000_000)] = 50_000
 
 
 class Spool(Table):
     """Sealed clips on this machine's disk."""
 
-    directory: Annotated[FilePath | None, _path("a directory (mode 0700)")] = None
-    max_bytes: Annotated[int, _size(0)] = 0
-    reserve_bytes: Annotated[int, _size(0)] = 256 * MIB
-    keep_after_receipt_s: Annotated[int, _whole(0, 366 * 86400, "seconds")] = 86_400
-
-
-class Store(Table):
-    """What every `[store.NAME]` has, whatever its kind: what its word is worth, and how much of the network it has."""
-
-    final: Annotated[bool | None, Field(description="true or false")] = None
-    fallback_for: Annotated[StoreName | None, Field(description="the NAME of another [store.NAME]")] = None
-    failover_after_s: Annotated[int, _whole(1, 30 * 86400, "seconds")] = 900
-    min_retention_days: Annotated[int, _whole(0, 36500, "days")] = 31
-    slots: Annotated[int, _whole(1, 32, "uploads at once")] = 3
-    patch_mib: Annotated[int, _whole(1, 64, "MiB")] = 64
-    connect_timeout_s: Annotated[float, _seconds(300)] = 10.0
-    read_timeout_s: Annotated[float, _seconds(3600)] = 60.0
-
-    @property
-    def patch_bytes(self) -> int:
-        """The longest body of one request that carries a clip."""
-        return self.patch_mib * MIB
-
-    @property
-    def is_final(self) -> bool:
-        """Whether its word counts towards erasing: by default that of every store but a fallback."""
-        return self.fallback_for is None if self.final is None else self.final
-
-
-class ReceiverStore(Store):
-    """A dockd receiver: it signs for what it holds."""
-
-    kind: Annotated[str, Field(pattern=r"^receiver$", description='"receiver"')] = "receiver"
-    url: Annotated[HttpsUrl, Field(description="https://HOST[:PORT][/PATH]; plain http is not spoken")]
-    ca_file: Annotated[FilePath, _path("a PEM file of the only certificates that are trusted for it")]
-    key_file: Annotated[FilePath, _path("the store's public key file (store.pub)")]
-
-
-class CountedStores(Table):
-    """So many of these."""
-
-    count: Annotated[int, _whole(1, 64)]
-    of: Annotated[tuple[StoreName, ...], _list("NAMEs of [store.NAME]", least=1), AfterValidator(_distinct)]
-
-
-class Policy(Table):
-    """What has to confirm a clip before it may be erased."""
-
-    erase_when: Annotated[
-        Annotated[str, Field(pattern=r"^(all|any)$")] | CountedStores,
-        Field(description='"all", "any" or { count = 2, of = ["NAME", "NAME", "NAME"] }'),
-    ] = "all"
+    directory: Annotated[FilePath | None, path("a directory (mode 0700)")] = None
+    max_bytes: Annotated[int, size(0)] = 0
+    reserve_bytes: Annotated[int, size(0)] = 256 * MIB
+    keep_after_receipt_s: Annotated[int, whole(0, 366 * 86400, "seconds")] = 86_400
 
 
 class StationConfig(Table):
@@ -341,15 +223,15 @@ class Receiver(Table):
     """Who the receiver is, where it listens and where it keeps clips."""
 
     id: Annotated[
-        str, Field(pattern=f"^{_UUID}$", description="the store's UUID in lower case, as `dockd init` made it")
+        str, Field(pattern=f"^{UUID}$", description="the store's UUID in lower case, as `dockd init` made it")
     ]
     listen: Annotated[Address, Field(description='"HOST:PORT" to listen on, for instance "0.0.0.0:8443"')]
-    directory: Annotated[FilePath, _path("the directory that holds what is received (mode 0700)")]
+    directory: Annotated[FilePath, path("the directory that holds what is received (mode 0700)")]
     public_hosts: Annotated[
-        tuple[Address, ...], _list('"HOST:PORT" as stations dial it', least=1), AfterValidator(_distinct)
+        tuple[Address, ...], listing('"HOST:PORT" as stations dial it', least=1), AfterValidator(distinct)
     ]
-    tls_cert: Annotated[FilePath, _path("a PEM file of the certificate (and its chain)")]
-    tls_key: Annotated[FilePath, _path("a PEM file of the certificate's private key (mode 0600)")]
+    tls_cert: Annotated[FilePath, path("a PEM file of the certificate (and its chain)")]
+    tls_key: Annotated[FilePath, path("a PEM file of the certificate's private key (mode 0600)")]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -360,28 +242,28 @@ class Receiver(Table):
 class ReceiverKeys(Table):
     """The store's private key."""
 
-    store: Annotated[FilePath, _path("the file of the private key that signs receipts (Ed25519, mode 0600)")]
+    store: Annotated[FilePath, path("the file of the private key that signs receipts (Ed25519, mode 0600)")]
 
 
 class Accept(Table):
     """What is accepted."""
 
-    recipients_file: Annotated[FilePath, _path("a file of the age recipients that clips may be sealed to")]
-    min_recipients: Annotated[int, _whole(1, 16)] = 2
-    max_clip_bytes: Annotated[int, _size(1)] = 1024 * 1024 * MIB
+    recipients_file: Annotated[FilePath, path("a file of the age recipients that clips may be sealed to")]
+    min_recipients: Annotated[int, whole(1, 16)] = 2
+    max_clip_bytes: Annotated[int, size(1)] = 1024 * 1024 * MIB
 
 
 class Retention(Table):
     """How long the store promises to keep what it signs for."""
 
-    days: Annotated[int, _whole(0, 36500, "days")] = 365
+    days: Annotated[int, whole(0, 36500, "days")] = 365
 
 
 class Uploads(Table):
     """Sessions and unfinished uploads."""
 
-    expire_after_s: Annotated[int, _whole(60, 366 * 86400, "seconds")] = 7 * 86400
-    token_lifetime_s: Annotated[int, _whole(60, 86400, "seconds")] = 3600
+    expire_after_s: Annotated[int, whole(60, 366 * 86400, "seconds")] = 7 * 86400
+    token_lifetime_s: Annotated[int, whole(60, 86400, "seconds")] = 3600
     holding_rehash: Annotated[bool, Field(description="true or false")] = False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dockd.config import load, schema
+from dockd.config import load, schema, tables
 from dockd.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -386,7 +386,7 @@ def test_changes_are_named_and_told_apart(station):
     ],
 )
 def test_addresses_are_split(text, parts):
-    assert schema.split_address(text) == parts
+    assert tables.split_address(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -394,4 +394,4 @@ def test_addresses_are_split(text, parts):
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
-        schema.split_address(text)
+        tables.split_address(text)
