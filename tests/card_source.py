@@ -116,7 +116,7 @@ class CardAttachment:
     def _mount(self, *, writable):
         card = self.card
         self._release()
-        root = _mounted(card.loop, writable=writable)
+        root = mount_when_free(card.loop, "ext4", writable=writable)
         self._held.append(root)
         self._held.append(os.open(card.loop, os.O_RDONLY))
         self._medium = Medium(
@@ -188,12 +188,15 @@ class CardSource:
         return here[1]
 
 
-def _mounted(loop, *, writable):
-    """The volume's root. A reader that is ending may hold the mount before for a moment, as with the write blocker."""
+def mount_when_free(loop, kind, *, writable):
+    """The volume's root, as `mount` gives it, once nobody else has the volume mounted.
+
+    A reader that is ending, or was killed, may do so for a moment: as the write blocker does, this waits for it.
+    """
     given_up_s = time.monotonic() + BUSY_S
     while True:
         try:
-            return mount(loop, "ext4", writable=writable, uid=os.geteuid(), gid=os.getegid())
+            return mount(loop, kind, writable=writable, uid=os.geteuid(), gid=os.getegid())
         except NotMounted as error:
             if error.number != errno.EBUSY or time.monotonic() > given_up_s:
                 raise

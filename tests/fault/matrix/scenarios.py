@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from card_source import Card, CardSource
+from card_source import Card, CardSource, mount_when_free
 from cards import MIB, Part
 from clips import mp4
 from fault.matrix.dock import PATCH_BYTES, Dock
@@ -317,10 +317,9 @@ class CardDock(Dock):
 
     @contextmanager
     def mounted(self, *, writable):
-        owner = {"uid": os.geteuid(), "gid": os.getegid()}
-        root = mounts.mount(self.card.loop, "ext4", writable=writable, **owner)
+        root = mount_when_free(self.card.loop, "ext4", writable=writable)
         try:
-            listable = mounts.directory(root, **owner)
+            listable = mounts.directory(root, uid=os.geteuid(), gid=os.getegid())
         finally:
             os.close(root)
         try:

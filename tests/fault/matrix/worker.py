@@ -83,8 +83,10 @@ class Worker:
                 await made.stop()
             scenario.check(dock)
         finally:
-            self._bench.lost_bytes += lost_bytes(dock)
-            scenario.close(dock)
+            try:
+                self._bench.lost_bytes += lost_bytes(dock)
+            finally:
+                scenario.close(dock)
         shutil.rmtree(dock.directory)  # what failed stays
 
     async def aclose(self) -> None:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from card_source import mount_when_free
 from cards import Part, make_volume
 
-from dockd.blocker.mounts import mount
 from dockd.core import warrant as warrants
 from dockd.core.sealing import Identity, Opener
 from dockd.devices.marker import make_marker
@@ -222,7 +222,7 @@ class VolumeRig(Rig):
         self.unmount()
         volumes = []
         for number, (part, loop, volume_id) in enumerate(zip(self.parts, self.loops, self.ids, strict=True)):
-            root_fd = mount(loop, part.kind, writable=writable, uid=os.geteuid(), gid=os.getegid())
+            root_fd = mount_when_free(loop, part.kind, writable=writable)
             self.mounted.append(root_fd)
             self.mounted.append(os.open(loop, os.O_RDONLY))
             volumes.append(
