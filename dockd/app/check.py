@@ -11,14 +11,16 @@ from typing import TypeVar
 from cryptography import x509
 
 from dockd.app.guard import readable_secrets
-from dockd.app.stores import policy_of
+from dockd.app.stores import policy_of, read_back_rate, store_id
 from dockd.config.load import problem, refused
 from dockd.config.schema import ReceiverConfig, StationConfig
+from dockd.config.stores import AxisStore, Foreign, ReceiverStore, S3Store, Store, TusStore, WebIdentity
 from dockd.core.keyfiles import parse_store_pub
 from dockd.core.sealing import Recipient, parse_recipients_file
 from dockd.core.sshsig import SigningKey
 from dockd.errors import ConfigError, VerificationFailed
 from dockd.station.reload import known_profiles
+from dockd.stores.s3_signing import Signer
 
 _T = TypeVar("_T")
 _LEAST_RECIPIENTS = 2
@@ -44,8 +46,12 @@ def check_station(path: Path, config: StationConfig) -> None:
         )
     ids: dict[str, str] = {}
     for name, one in config.store.items():
+        found.connection(f"store.{name}", one)
+        if not isinstance(one, ReceiverStore):
+            ids[store_id(one)] = name
+            found.foreign(f"store.{name}", one)
+            continue
         store = found.parse(f"store.{name}.key_file", one.key_file, lambda content: parse_store_pub(_text(content)))
-        found.authorities(f"store.{name}.ca_file", one.ca_file)
         if store is not None and store.store in ids:
             found.add(f"store.{name}.key_file", f"the same store as store.{ids[store.store]}", "a store of its own")
         elif store is not None:
@@ -78,7 +84,7 @@ def check_receiver(path: Path, config: ReceiverConfig) -> None:
             f"{len(set(recipients))} recipients in {config.accept.recipients_file}",
             f"at least {least}, as accept.min_recipients says",
         )
-    found.certificate(config.receiver.tls_cert, config.receiver.tls_key)
+    found.certificate("receiver.tls_cert", config.receiver.tls_cert, config.receiver.tls_key)
     found.finish()
 
 
@@ -86,8 +92,12 @@ def careful_station(config: StationConfig, now: datetime) -> tuple[str, ...]:
     """Sentences about what is no mistake, and stops a station that was checked all the same, now or soon."""
     found: list[str] = []
     for name, store in config.store.items():
-        what = f"store.{name}.ca_file: {store.ca_file}"
-        found += _expiry(what, _certificates(store.ca_file), now, f"nothing is sent to {name}, nor erased on its word")
+        effect = f"nothing is sent to {name}, nor erased on its word"
+        for key, file in (("ca_file", store.ca_file), ("client_cert", store.client_cert)):
+            if file is not None:
+                own = _certificates(file)[: 1 if key == "client_cert" else None]
+                found += _expiry(f"store.{name}.{key}: {file}", own, now, effect)
+        found += _missing_secrets(name, store)
     return tuple(found)
 
 
@@ -96,6 +106,23 @@ def careful_receiver(config: ReceiverConfig, now: datetime) -> tuple[str, ...]:
     file = config.receiver.tls_cert
     own = _certificates(file)[:1]  # what follows only leads to its authority
     return _expiry(f"receiver.tls_cert: {file}", own, now, "stations send nothing to this receiver")
+
+
+def _missing_secrets(name: str, store: Store) -> list[str]:
+    """What signs in to a store, and is not there yet: whoever renews it may be late."""
+    named: list[tuple[str, Path | None]] = []
+    match store:
+        case TusStore():
+            named = [("authorization_file", store.authorization_file)]
+        case S3Store(web_identity=WebIdentity() as identity):
+            named = [("web_identity.token_file", identity.token_file)]
+        case S3Store() | AxisStore():
+            named = [("credentials_file", store.credentials_file)]
+    return [
+        f"store.{name}.{key}: {file} is not there: nothing is sent to {name} until it is"
+        for key, file in named
+        if file is not None and not file.exists()
+    ]
 
 
 def _certificates(file: Path) -> list[x509.Certificate]:
@@ -145,13 +172,32 @@ class _Findings:
         except (OSError, ssl.SSLError):
             self.add(key, f"{file} (no certificate in it)", "certificates in PEM")
 
-    def certificate(self, cert: Path, key: Path) -> None:
+    def connection(self, key: str, store: Store) -> None:
+        """Whom it believes, and what it shows."""
+        if store.ca_file is not None:
+            self.authorities(f"{key}.ca_file", store.ca_file)
+        if store.client_cert is not None and store.client_key is not None:
+            self.certificate(f"{key}.client_cert", store.client_cert, store.client_key)
+
+    def foreign(self, key: str, store: Foreign) -> None:
+        """What a store that does not sign has besides."""
+        try:
+            read_back_rate(store)
+        except ValueError as error:
+            self.add(f"{key}.read_back_rate", str(error), 'a rate like "50 Mbit/s", of 64 kbit/s at least')
+        if isinstance(store, S3Store):
+            try:
+                Signer(store.region)
+            except ConfigError as error:
+                self.lines += error.problems
+
+    def certificate(self, name: str, cert: Path, key: Path) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
         except (OSError, ssl.SSLError, ValueError) as error:
             reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
             self.add(
-                "receiver.tls_cert",
+                name,
                 f"{cert} and {key} ({reason})",
                 "a certificate in PEM and the unencrypted key that belongs to it",
             )

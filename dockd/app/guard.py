@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from dockd.config.schema import StationConfig
+from dockd.config.stores import ReceiverStore
 from dockd.core.keyfiles import parse_store_pub
 from dockd.core.sealing import Identity, parse_recipients_file
 from dockd.errors import VerificationFailed
@@ -41,11 +42,9 @@ def readable_secrets(config_path: Path, config: StationConfig) -> list[str]:
     the spool holds nothing but sealed clips. Raises OSError or VerificationFailed where the public files are unusable.
     """
     recipients = {one.text for one in parse_recipients_file(config.seal.recipients_file.read_text(encoding="utf-8"))}
-    stores = {
-        parse_store_pub(one.key_file.read_text(encoding="utf-8")).key.line("").split()[1]
-        for one in config.store.values()
-    }
-    pinned = [path for one in config.store.values() for path in (one.key_file, one.ca_file)]
+    keys = [one.key_file for one in config.store.values() if isinstance(one, ReceiverStore)]
+    stores = {parse_store_pub(file.read_text(encoding="utf-8")).key.line("").split()[1] for file in keys}
+    pinned = [*keys, *(one.ca_file for one in config.store.values() if one.ca_file is not None)]
     named = (config.seal.recipients_file, *pinned, *_own_keys(config))
     roots = [config_path.resolve().parent, *(path.parent for path in named), config.station.state_dir]
     skipped = {path.resolve() for path in (config.spool_directory, config.bays.folder_root) if path is not None}

@@ -55,10 +55,10 @@ async def _run(config_path: Path, config: StationConfig) -> None:
             max_bytes=config.spool.max_bytes,
             faults=failing,
         )
+        identity = Identity(station=station, key=manifest_key, clock=clock, spool=spool)
         outlets = {}
         for name, section in config.store.items():
-            outlets[name] = open_store(name, section, Identity(station=station, key=manifest_key, clock=clock))
-            stack.push_async_callback(outlets[name].port.aclose)
+            outlets[name] = open_store(name, section, identity, stack)
         origins = Origins(
             station=station,
             stores=tuple(one.store for one in outlets.values() if one.signing is not None),

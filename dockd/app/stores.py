@@ -2,49 +2,90 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import uuid
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from dockd.config.schema import StationConfig
-from dockd.config.stores import CountedStores, ReceiverStore, Store
+from dockd.config.stores import AnyStore, AxisStore, CountedStores, Foreign, ReceiverStore, S3Store, Store, TusStore
+from dockd.core.bandwidth import parse_rate
 from dockd.core.keyfiles import parse_store_pub
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.errors import ConfigError
-from dockd.model import Clock, StationId, StoreId
-from dockd.station.outlet import Outlet
+from dockd.keep.spool import Spool
+from dockd.model import Category, Clock, StationId, StoreId
+from dockd.stages.upload import part_digests
+from dockd.station.outlet import Keeping, Outlet, Signing
+from dockd.stores.axis import AxisStore as Axis
+from dockd.stores.axis_session import CredentialFile
+from dockd.stores.credentials import CredentialSource, EnvironmentCredentials, FileCredentials
+from dockd.stores.header_file import HeaderFile
+from dockd.stores.port import ObjectStore
 from dockd.stores.receiver_store import ReceiverStore as Receiver
+from dockd.stores.s3 import S3Store as Bucket
+from dockd.stores.s3_records import Lock, LockMode
+from dockd.stores.tls import ClientCertificate
+from dockd.stores.tus_store import TusStore as Tus
+from dockd.stores.web_identity import WebIdentityCredentials
 from dockd.stores.wire import Timeouts
+
+_PLACES = uuid.UUID("5f0c7d8e-0d5c-4c57-9d5e-6f1f5c1a7a42")  # docs/formats.md: the namespace of stores that do not sign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who the station is to a store."""
+    """Who the station is to a store, and what an adapter needs of it."""
 
     station: StationId
     key: SigningKey
     clock: Clock
+    spool: Spool
 
 
-def open_store(name: str, section: ReceiverStore, identity: Identity) -> Outlet:
-    """The store of `[store.NAME]`; nothing is sent to it yet. The caller closes its `port`. Raises ConfigError."""
-    receiver = Receiver(
-        url=section.url,
-        ca_file=section.ca_file,
-        store_public=parse_store_pub(read_file(section.key_file, f"store.{name}.key_file").decode()),
-        station=identity.station,
-        key=identity.key,
-        clock=identity.clock,
-        timeouts=_timeouts(section),
-    )
+def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncExitStack) -> Outlet:
+    """The store of `[store.NAME]`; nothing is sent to it yet. `closing` closes what it holds. Raises ConfigError."""
+    if isinstance(section, ReceiverStore):
+        receiver = _receiver(name, section, identity)
+        closing.push_async_callback(receiver.aclose)
+        way: Signing | Keeping = Signing(port=receiver)
+    else:
+        keeper = open_keeper(section, identity, closing)
+        closing.push_async_callback(keeper.aclose)
+        way = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section))
     return Outlet(
-        signing=receiver,
+        way=way,
         slots=section.slots,
         patch_bytes=section.patch_bytes,
         failover_after_s=float(section.failover_after_s),
     )
+
+
+def open_keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> ObjectStore:
+    """The adapter of a store that does not sign. The caller closes it."""
+    match section:
+        case TusStore():
+            return _tus(section, identity)
+        case S3Store():
+            return _s3(section, identity, closing)
+        case AxisStore():
+            return _axis(section, identity)
+
+
+def store_id(section: Foreign) -> StoreId:
+    """The id of a store that has none of its own: of the place, so another place is another store."""
+    return StoreId(str(uuid.uuid5(_PLACES, section.place)))
+
+
+def read_back_rate(section: Foreign) -> int:
+    """Bytes a second; 0 for no limit. Raises ValueError for what is no rate."""
+    return 0 if section.read_back_rate is None else parse_rate(section.read_back_rate)
 
 
 def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -> StorePolicy:
@@ -69,6 +110,7 @@ def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -
                 final=one.is_final,
                 fallback_for=None if one.fallback_for is None else id_of(one.fallback_for),
                 min_retention=timedelta(days=one.min_retention_days),
+                place="" if isinstance(one, ReceiverStore) else one.place,
             )
             for name, one in config.store.items()
         ],
@@ -84,6 +126,109 @@ def read_file(path: Path, key: str) -> bytes:
         raise ConfigError(
             f"{key}: {path} cannot be read: {error.strerror}", problems=(f"{key}: {path}: {error.strerror}",)
         ) from error
+
+
+def _receiver(name: str, section: ReceiverStore, identity: Identity) -> Receiver:
+    return Receiver(
+        url=section.url,
+        store_public=parse_store_pub(read_file(section.key_file, f"store.{name}.key_file").decode()),
+        station=identity.station,
+        key=identity.key,
+        ca_file=section.ca_file,
+        certificate=_certificate(section),
+        proxy_url=section.proxy_url,
+        clock=identity.clock,
+        timeouts=_timeouts(section),
+    )
+
+
+def _tus(section: TusStore, identity: Identity) -> Tus:
+    return Tus(
+        name=store_id(section),
+        url=section.url,
+        objects_url=section.objects_url,
+        authorization=None if section.authorization_file is None else HeaderFile(section.authorization_file),
+        ca_file=section.ca_file,
+        certificate=_certificate(section),
+        proxy_url=section.proxy_url,
+        clock=identity.clock,
+        random=secrets.token_bytes,
+        timeouts=_timeouts(section),
+    )
+
+
+def _s3(section: S3Store, identity: Identity, closing: AsyncExitStack) -> Bucket:
+    return Bucket(
+        name=store_id(section),
+        url=section.url,
+        bucket=section.bucket,
+        region=section.region,
+        prefix=section.prefix,
+        bucket_in_host=section.bucket_in_host,
+        part_bytes=section.part_bytes,
+        lock=_lock(section),
+        credentials=access_keys(section, identity, closing),
+        part_digests=partial(part_digests, identity.spool),
+        station=identity.station,
+        ca_file=section.ca_file,
+        certificate=_certificate(section),
+        proxy_url=section.proxy_url,
+        clock=identity.clock,
+        timeouts=_timeouts(section),
+    )
+
+
+def _axis(section: AxisStore, identity: Identity) -> Axis:
+    return Axis(
+        name=store_id(section),
+        url=section.url,
+        credentials=CredentialFile(section.credentials_file),
+        station=identity.station,
+        station_name=section.station_name,
+        everything=section.full_store,
+        key_objects=section.key_objects,
+        ca_file=section.ca_file,
+        certificate=_certificate(section),
+        proxy_url=section.proxy_url,
+        clock=identity.clock,
+        timeouts=_timeouts(section),
+    )
+
+
+def _lock(section: S3Store) -> Lock | None:
+    if section.lock == "none":
+        return None
+    return Lock(
+        mode=LockMode(section.lock.upper()),
+        days={Category.NONE: section.lock_days, Category.EVIDENCE: section.evidence_days},
+        hold=frozenset({Category.EVIDENCE}) if section.legal_hold else frozenset(),
+    )
+
+
+def access_keys(section: S3Store, identity: Identity, closing: AsyncExitStack) -> CredentialSource:
+    """Where the keys that sign requests to a bucket come from; `closing` closes what it holds."""
+    if section.web_identity is not None:
+        source = WebIdentityCredentials(
+            url=section.web_identity.url,
+            role=section.web_identity.role,
+            session_name=f"dockd-{identity.station}",
+            token_file=section.web_identity.token_file,
+            lifetime=timedelta(seconds=section.web_identity.lifetime_s),
+            ca_file=section.web_identity.ca_file or section.ca_file,
+            clock=identity.clock,
+            timeouts=_timeouts(section),
+        )
+        closing.push_async_callback(source.aclose)
+        return source
+    if section.credentials_file is not None:
+        return FileCredentials(section.credentials_file, profile=section.credentials_profile)
+    return EnvironmentCredentials(os.environ)
+
+
+def _certificate(section: Store) -> ClientCertificate | None:
+    if section.client_cert is None or section.client_key is None:
+        return None
+    return ClientCertificate(cert_file=section.client_cert, key_file=section.client_key)
 
 
 def _timeouts(store: Store) -> Timeouts:

@@ -8,13 +8,24 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dockd.config.schema import ReceiverConfig, StationConfig, inner_table
+from dockd.config.schema import ReceiverConfig, StationConfig, inner_tables
+from dockd.config.stores import (
+    RECEIVER,
+    AxisStore,
+    ReceiverStore,
+    S3Store,
+    Store,
+    TusStore,
+    WebIdentity,
+    disagreeing,
+)
 from dockd.config.tables import BASE
 from dockd.errors import ConfigError
 
@@ -52,8 +63,9 @@ def load_station(path: Path, *, files: bool = True) -> StationConfig:
         looked.private("keys.checkpoint", config.keys.checkpoint)
         looked.readable("seal.recipients_file", config.seal.recipients_file)
         for name, store in config.store.items():
-            looked.readable(f"store.{name}.ca_file", store.ca_file)
-            looked.readable(f"store.{name}.key_file", store.key_file)
+            looked.store(f"store.{name}", store)
+        for key, found, allowed in disagreeing(config.store):
+            looked.say(key, found, allowed)
         looked.bays(config)
         if config.bays.ports:
             looked.directory("cameras.directory", config.cameras.directory)
@@ -141,48 +153,59 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _explain(path: Path, model: type[BaseModel], kind: str, where: tuple[int | str, ...], found: Any) -> str:
     """One line for one of pydantic's errors, in the words of the schema."""
+    if kind == "union_tag_invalid":  # a table whose `kind` is none
+        where, found = (*where, RECEIVER, "kind"), found["kind"]
+    walk = _Walk(model)
     if kind == "extra_forbidden":
-        return _unknown(path, model, where)
-    table: type[BaseModel] = model
-    key: list[str] = []
-    allowed, named = "", False
+        for part in where[:-1]:
+            walk.step(part)
+        return _unknown(path, walk, str(where[-1]))
     for part in where:
-        if isinstance(part, int):
-            key[-1] += f"[{part}]"
-            continue
-        if named and part != "[key]":
-            key.append(part)
-            named = False
-            continue
-        field = table.model_fields.get(part)
-        if field is None:
-            break  # pydantic's own name for one of several types
-        key.append(part)
-        allowed = field.description or ""
-        inner, named = inner_table(field.annotation)
-        table = inner or table
-    return problem(path, ".".join(key), "nothing" if kind == "missing" else _shown(found), allowed)
+        if not walk.step(part):
+            break
+    return problem(path, walk.key, "nothing" if kind == "missing" else _shown(found), walk.allowed)
 
 
-def _unknown(path: Path, model: type[BaseModel], where: tuple[int | str, ...]) -> str:
-    table = model
-    key, named = "", False
-    for part in where[:-1]:
-        if isinstance(part, int):
-            key += f"[{part}]"
-            continue
-        if named:
-            named = False
-        elif part in table.model_fields:
-            inner, named = inner_table(table.model_fields[part].annotation)
-            table = inner or table
-        else:
-            continue  # pydantic's own name for one of several types
-        key += f".{part}" if key else part
-    names = list(table.model_fields)
-    near = difflib.get_close_matches(str(where[-1]), names, n=1)
+def _unknown(path: Path, walk: _Walk, name: str) -> str:
+    names = list(walk.table.model_fields)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return problem(path, f"{key}.{where[-1]}".lstrip("."), "an unknown key" + hint, ", ".join(names))
+    others = [kind for kind, one in walk.kinds.items() if name in one.model_fields]
+    if others:
+        hint = f" (it belongs to kind = {' or '.join(json.dumps(one) for one in others)})"
+    key = f"{walk.key}.{name}".lstrip(".")
+    return problem(path, key, "an unknown key" + hint, ", ".join(names))
+
+
+class _Walk:
+    """Follows one of pydantic's paths through the schema."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.key = ""
+        self.allowed = ""  # in the words of the last key that stands on the way
+        self.table = model
+        self.kinds: Mapping[str, type[BaseModel]] = {}  # those that the table could be, where there are several
+        self._named = self._choosing = False
+
+    def step(self, part: int | str) -> bool:
+        """One part further. False for pydantic's own name for one of several types, which is left out."""
+        if isinstance(part, int):
+            self.key += f"[{part}]"
+        elif self._named:
+            self.key += f".{part}"
+            self._named = False
+        elif self._choosing and part in self.kinds:
+            self.table, self._choosing = self.kinds[part], False
+        elif (field := self.table.model_fields.get(part)) is not None:
+            self.key += f".{part}" if self.key else part
+            self.allowed = field.description or ""
+            tables, self._named = inner_tables(field.annotation)
+            self.kinds = tables if len(tables) > 1 else {}
+            self._choosing = bool(self.kinds)
+            self.table = next(iter(tables.values()), self.table)
+        else:
+            return False
+        return True
 
 
 def _shown(value: Any) -> str:
@@ -211,7 +234,11 @@ class _Look:
 
     def add(self, key: str, target: Path, found: str, allowed: str) -> None:
         """One mistake more."""
-        self._problems.append(problem(self._path, key, f"{target} ({found})", allowed))
+        self.say(key, f"{target} ({found})", allowed)
+
+    def say(self, key: str, found: str, allowed: str) -> None:
+        """One mistake more, of no file."""
+        self._problems.append(problem(self._path, key, found, allowed))
 
     def readable(self, key: str, target: Path) -> bool:
         """A plain file that this user can read."""
@@ -229,7 +256,27 @@ class _Look:
         """The same, and for nobody else."""
         if self.readable(key, target) and target.stat().st_mode & _OTHERS:
             found = f"mode {stat.S_IMODE(target.stat().st_mode):04o}, others can read it"
-            self.add(key, target, found, f"a private key of mode 0600 (chmod 600 {target})")
+            self.add(key, target, found, f"a private file of mode 0600 (chmod 600 {target})")
+
+    def store(self, key: str, store: Store) -> None:
+        """What one `[store.NAME]` names. What signs in to it may come later: then this store waits, and no other."""
+        if store.ca_file is not None:
+            self.readable(f"{key}.ca_file", store.ca_file)
+        if store.client_cert is not None:
+            self.readable(f"{key}.client_cert", store.client_cert)
+        if store.client_key is not None:
+            self.private(f"{key}.client_key", store.client_key)
+        match store:
+            case ReceiverStore():
+                self.readable(f"{key}.key_file", store.key_file)
+            case TusStore(authorization_file=Path() as file) if file.exists():
+                self.private(f"{key}.authorization_file", file)
+            case S3Store(credentials_file=Path() as file) if file.exists():
+                self.private(f"{key}.credentials_file", file)
+            case S3Store(web_identity=WebIdentity(ca_file=Path() as file)):
+                self.readable(f"{key}.web_identity.ca_file", file)
+            case AxisStore(credentials_file=file) if file.exists():
+                self.private(f"{key}.credentials_file", file)
 
     def directory(self, key: str, target: Path) -> bool:
         """A directory that can be listed."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from dockd.config.stores import Policy, ReceiverStore, StoreName
+from dockd.config.stores import AnyStore, Policy, StoreName
 from dockd.config.tables import (
     MIB,
     UUID,
@@ -187,7 +187,7 @@ class StationConfig(Table):
     acquire: Annotated[Acquire, Field(description="a table [acquire]")] = Acquire()
     spool: Annotated[Spool, Field(description="a table [spool]")] = Spool()
     store: Annotated[
-        Mapping[StoreName, ReceiverStore],
+        Mapping[StoreName, AnyStore],
         Field(
             min_length=1,
             max_length=16,
@@ -299,21 +299,38 @@ RELOADABLE = frozenset(
 
 
 def keys_of(table: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Every key as `table.key`, in the order of the schema; what a person names is NAME."""
+    """Every key as `table.key`, in the order of the schema, once; what a person names is NAME."""
+    seen: set[str] = set()
     for name, field in table.model_fields.items():
-        inner, named = inner_table(field.annotation)
-        if inner is None or field.annotation is Policy.model_fields["erase_when"].annotation:
+        tables, named = inner_tables(field.annotation)
+        if not tables or field.annotation is Policy.model_fields["erase_when"].annotation:
             yield above + name
-        else:
-            yield from keys_of(inner, f"{above}{name}.NAME." if named else f"{above}{name}.")
+            continue
+        for inner in tables.values():
+            for key in keys_of(inner, f"{above}{name}.NAME." if named else f"{above}{name}."):
+                if key not in seen:
+                    yield key
+                seen.add(key)
 
 
-def inner_table(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The table that a key holds, or those in its list; and whether a person names each of them."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one, get_origin(annotation) is Mapping
-    return None, False
+def inner_tables(annotation: Any) -> tuple[Mapping[str, type[BaseModel]], bool]:
+    """The table that a key holds, or those of its list, by kind (an empty text where there is but one kind).
+
+    And whether a person names each of them.
+    """
+    found = {str(one.model_fields["kind"].default if _has_kinds(one) else ""): one for one in _tables(annotation)}
+    return found, bool(found) and get_origin(annotation) is Mapping
+
+
+def _has_kinds(table: type[BaseModel]) -> bool:
+    return "kind" in table.model_fields
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _tables(one)
 
 
 def fixed_changes(old: StationConfig, new: StationConfig) -> list[str]:

@@ -90,6 +90,11 @@ def listing(what: str, *, least: int = 0) -> Any:
     return Field(strict=False, min_length=least, max_length=64, description=f"a list of {what}, each once")
 
 
+def text(most: int, what: str) -> Any:
+    """A key whose value is a text of 1 to `most` characters."""
+    return Field(min_length=1, max_length=most, description=what)
+
+
 class Table(BaseModel):
     """One table: frozen, no keys but its own, no value of another type turned into the right one."""
 

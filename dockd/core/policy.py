@@ -36,6 +36,7 @@ class PolicyStore:
     final: bool = True  # its confirmation counts
     fallback_for: StoreId | None = None  # it gets clips only while that one is out of reach
     min_retention: timedelta = timedelta(0)  # a confirmation for less is none
+    place: str = ""  # where it keeps objects, of a store that does not sign: its id is made of this
 
 
 class StorePolicy:
@@ -121,6 +122,7 @@ class StorePolicy:
                     "fallback_for": one.fallback_for,
                     "min_retention_days": one.min_retention.days,
                 }
+                | ({"place": one.place} if one.place else {})
                 for one in self.stores
             ],
         }

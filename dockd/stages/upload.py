@@ -286,7 +286,7 @@ async def _blocks(path: Path, offset: int, length: int, sent: Callable[[int], No
         finally:
             await _close(file)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 async def _opened(path: Path) -> AsyncFileIO:
@@ -318,7 +318,7 @@ def _check_length(path: Path, size: int) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if found != size:
         raise SpoolSpoiled(f"the spool file {path.name} has {found} bytes, not the {size} that were sealed")
 
@@ -328,10 +328,35 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> SpoolSpoiled | SpoolFull:
+async def part_digests(spool: Spool, acquisition: AcquisitionId, part_bytes: int) -> list[bytes]:
+    """SHA-256 of each so many bytes of the sealed file. Raises SpoolSpoiled, SpoolFull where the disk is away."""
+    path = spool.path(acquisition)
+    try:
+        return await asyncio.to_thread(_part_digests, path, part_bytes)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _part_digests(path: Path, part_bytes: int) -> list[bytes]:
+    digests: list[bytes] = []
+    with path.open("rb") as file:
+        left = path.stat().st_size
+        while left > 0:
+            digest, end = hashlib.sha256(), max(0, left - part_bytes)
+            while left > end:
+                block = file.read(min(BLOCK_BYTES, left - end))
+                if not block:
+                    return digests  # it was cut meanwhile: too few parts
+                digest.update(block)
+                left -= len(block)
+            digests.append(digest.digest())
+    return digests
+
+
+def unreadable(path: Path, error: OSError) -> SpoolSpoiled | SpoolFull:
     """A file that is gone or whose blocks cannot be read is lost; a spool that is away, or not ours to read, is not."""
     if error.errno == errno.EIO or (error.errno == errno.ENOENT and (path.parent / "incoming").is_dir()):
         return SpoolSpoiled(f"the spool file {path.name} cannot be read ({error.strerror})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dockd.core.policy import StorePolicy
@@ -16,61 +16,70 @@ from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlet:
-    """An open store, and how much of the network it may have. Exactly one of `signing` and `keeping` is there."""
+class Signing:
+    """By its signature: a store that signs for what it holds."""
 
-    signing: SigningStore | None = None
-    keeping: ObjectStore | None = None
+    port: SigningStore
+
+    def confirmer(self, parts: Parts) -> Confirming:
+        """What confirms its deliveries."""
+        return Confirmer(
+            journal=parts.journal,
+            spool=parts.spool,
+            store=self.port,
+            station=parts.station,
+            policy=parts.policy,
+            clock=parts.clock,
+            random=parts.random,
+            on_changed=parts.on_changed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """By looking at what it has: a store that keeps objects and does not sign."""
+
+    port: ObjectStore
+    read_back_bytes_s: int = 0  # of objects that have to be read back to be confirmed; 0: no limit
+
+    def confirmer(self, parts: Parts) -> Confirming:
+        """What confirms its deliveries."""
+        return ObjectConfirmer(
+            journal=parts.journal,
+            spool=parts.spool,
+            store=self.port,
+            station=parts.station,
+            policy=parts.policy,
+            clock=parts.clock,
+            random=parts.random,
+            on_changed=parts.on_changed,
+            throttle=Throttle(parts.clock, self.read_back_bytes_s),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """An open store, by which way it confirms, and how much of the network it may have."""
+
+    way: Signing | Keeping
     slots: int = 3
     patch_bytes: int = 64 * 1024 * 1024
-    read_back_bytes_s: int = 0  # of objects that have to be read back to be confirmed; 0: no limit
     failover_after_s: float = 900.0  # of a fallback: how long its primary has to be out of reach
-
-    def __post_init__(self) -> None:
-        if (self.signing is None) == (self.keeping is None):
-            raise ValueError("a store either signs or keeps objects")
 
     @property
     def port(self) -> EvidenceStore:
         """What clips are sent through."""
-        if self.signing is not None:
-            return self.signing
-        if self.keeping is not None:
-            return self.keeping
-        raise ValueError("a store either signs or keeps objects")
+        return self.way.port
 
     @property
     def store(self) -> StoreId:
         """The store's id."""
         return self.port.store
 
-    def confirmer(self, parts: Parts) -> Confirming:
-        """What confirms its deliveries."""
-        if self.signing is not None:
-            return Confirmer(
-                journal=parts.journal,
-                spool=parts.spool,
-                store=self.signing,
-                station=parts.station,
-                policy=parts.policy,
-                clock=parts.clock,
-                random=parts.random,
-                on_changed=parts.on_changed,
-            )
-        if self.keeping is None:
-            raise ValueError("a store either signs or keeps objects")
-        throttle: Callable[[int], Awaitable[None]] = Throttle(parts.clock, self.read_back_bytes_s)
-        return ObjectConfirmer(
-            journal=parts.journal,
-            spool=parts.spool,
-            store=self.keeping,
-            station=parts.station,
-            policy=parts.policy,
-            clock=parts.clock,
-            random=parts.random,
-            on_changed=parts.on_changed,
-            throttle=throttle,
-        )
+    @property
+    def signing(self) -> SigningStore | None:
+        """The store, where it signs: only such a one can be shown the custody log."""
+        return self.way.port if isinstance(self.way, Signing) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

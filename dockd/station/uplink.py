@@ -74,7 +74,7 @@ class Uplink:
         self._journal, self._clock, self._random = parts.journal, parts.clock, parts.random
         self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
         self._backoff = backoff or Backoff()
-        self.confirmer = outlet.confirmer(parts)
+        self.confirmer = outlet.way.confirmer(parts)
         self._pusher = Pusher(
             journal=parts.journal,
             spool=parts.spool,

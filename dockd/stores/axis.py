@@ -81,7 +81,7 @@ class AxisStore:
 
     @property
     def store(self) -> StoreId:
-        """The name that configuration gives it."""
+        """The id that configuration gives it."""
         return self._name
 
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:

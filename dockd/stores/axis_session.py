@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from dockd.core.transfer import Call, RetryClass, classify
-from dockd.errors import ConfigError, OffsetConflict, StoreUnreachable, StoreUntrusted, UploadLost
+from dockd.errors import OffsetConflict, StoreUnreachable, StoreUntrusted, UploadLost
 from dockd.model import Clock
 from dockd.stores.address import Address
 from dockd.stores.axis_names import path
@@ -54,7 +54,7 @@ class CredentialSource(Protocol):
     """Where user and key come from. Asked whenever a token is, in a thread of its own."""
 
     def __call__(self) -> AxisCredentials:
-        """What they are now. Raises ConfigError."""
+        """What they are now. Raises StoreUnreachable where there are none that can be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class CredentialFile:
     path: Path
 
     def __call__(self) -> AxisCredentials:
-        """User and key out of it. Raises ConfigError."""
+        """User and key out of it. Raises StoreUnreachable: it may be replaced at any time, and is then read again."""
         try:
             if self.path.stat().st_size > _MAX_FILE_BYTES:
                 raise ValueError("it has more than 64 KiB")  # noqa: TRY301  one place says what is allowed
@@ -73,11 +73,10 @@ class CredentialFile:
             if not (_fits_a_header(user) and _fits_a_header(key)):
                 raise ValueError("user or key is no text that a header can hold")  # noqa: TRY301
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            problem = (
-                f"{self.path}: store.credentials_file: cannot be used ({type(error).__name__}: {error}); allowed: a "
+            raise StoreUnreachable(
+                f"{self.path}: the store's credentials cannot be used ({type(error).__name__}: {error}); allowed: a "
                 "connection file in JSON with BlobAPIUserName and BlobAPIKey"
-            )
-            raise ConfigError("the store's credentials cannot be read", problems=(problem,)) from error
+            ) from error
         return AxisCredentials(user=user, key=key)
 
 

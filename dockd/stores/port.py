@@ -30,7 +30,7 @@ class EvidenceStore(Protocol):
 
     @property
     def store(self) -> StoreId:
-        """The store's id: of one that signs the pinned UUID, of any other the name that configuration gives it."""
+        """The store's id: of one that signs the pinned UUID, of any other one that is made of its place."""
 
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:
         """Announce an acquisition and get its upload URL, or whatever else names the upload at this store.

@@ -21,6 +21,7 @@ from dockd.errors import OffsetConflict, StoreUnreachable, StoreUntrusted, Verif
 from dockd.model import AcquisitionId, Clock, SignedBytes, StationId, StoreId
 from dockd.stores.address import parse_address
 from dockd.stores.port import Witnessed
+from dockd.stores.tls import ClientCertificate
 from dockd.stores.tus import Tus, upload_path
 from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
 
@@ -40,11 +41,13 @@ class ReceiverStore:
         self,
         *,
         url: str,
-        ca_file: Path,
+        ca_file: Path | None,
         store_public: StorePublic,
         station: StationId,
         key: sshsig.SigningKey,
         clock: Clock,
+        certificate: ClientCertificate | None = None,
+        proxy_url: str | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         address = parse_address(url)
@@ -55,7 +58,9 @@ class ReceiverStore:
         self._station = station
         self._key = key
         self._clock = clock
-        self._wire = Wire(open_client(ca_file, waits), clock=clock, timeouts=waits)
+        self._wire = Wire(
+            open_client(ca_file, waits, certificate=certificate, proxy_url=proxy_url), clock=clock, timeouts=waits
+        )
         self._tus = Tus(self._wire)
         self._token: str | None = None
         self._opening = asyncio.Lock()  # one handshake at a time, however many uploads wait for it

@@ -122,7 +122,7 @@ class S3Store:
 
     @property
     def store(self) -> StoreId:
-        """The configured name."""
+        """The id that configuration gives it."""
         return self._name
 
     @property

@@ -77,7 +77,7 @@ class TusStore:
 
     @property
     def store(self) -> StoreId:
-        """The configured name."""
+        """The id that configuration gives it."""
         return self._name
 
     async def register(self, acquisition: AcquisitionId, manifest: SignedBytes, sealed_size_bytes: int) -> str:

@@ -17,7 +17,6 @@ from dockd.core.ids import uuid7
 from dockd.core.manifest import Manifest, encode
 from dockd.core.objects import Piece
 from dockd.errors import (
-    ConfigError,
     OffsetConflict,
     StoreBusy,
     StoreIncomplete,
@@ -304,7 +303,7 @@ async def test_wrong_credentials_hold_and_condemn_nothing(swift, tmp_path):
     file.write_text(json.dumps({"BlobAPIUserName": swift.user, "BlobAPIKey": swift.key}))
     await _push(store, sent)
     file.write_text("{")
-    with pytest.raises(ConfigError):
+    with pytest.raises(StoreUnreachable, match="BlobAPIKey"):
         await _store(swift, credentials=CredentialFile(file)).register(sent.acquisition, sent.manifest, 1000)
     await store.aclose()
 

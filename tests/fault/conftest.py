@@ -31,7 +31,7 @@ from dockd.model import (
     Verdict,
     VerdictStatus,
 )
-from dockd.station.outlet import Outlet, Parts
+from dockd.station.outlet import Outlet, Parts, Signing
 from dockd.station.uplink import Uplink
 from dockd.stores.memory import MemoryStore
 
@@ -174,7 +174,7 @@ class Bench:
         return await self.journal.write(change)
 
     def uplink(self, **changes):
-        outlet = {"signing": changes.pop("store", self.store), "slots": 3, "patch_bytes": 1 << 20}
+        outlet = {"way": Signing(port=changes.pop("store", self.store)), "slots": 3, "patch_bytes": 1 << 20}
         parts = self.parts(self.policy(changes.pop("min_retention", timedelta(0))))
         if "random" in changes:
             parts = dataclasses.replace(parts, random=changes.pop("random"))

@@ -13,7 +13,7 @@ from dockd.core.objects import Piece
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.transfer import Call
 from dockd.errors import StoreForgot, StoreRefused, StoreUnreachable
-from dockd.station.outlet import Outlet
+from dockd.station.outlet import Keeping, Outlet, Signing
 from dockd.station.stores import Stores
 from dockd.station.tidy import Tidier
 from dockd.stores.memory import MemoryStore
@@ -62,7 +62,7 @@ class Fleet:
         )
         outlets = [
             Outlet(
-                **({"keeping": one} if isinstance(one, MemoryObjects) else {"signing": one}),
+                way=Keeping(port=one) if isinstance(one, MemoryObjects) else Signing(port=one),
                 slots=2,
                 patch_bytes=1 << 20,
                 failover_after_s=120.0,
@@ -403,9 +403,7 @@ async def test_what_another_store_lacks_stays_in_the_spool_unless_room_is_short(
 def test_the_stores_and_the_policy_have_to_be_the_same(bench, fleet):
     policy = StorePolicy([PolicyStore(store="other", name="other")])
     with pytest.raises(ValueError, match="differ"):
-        Stores([Outlet(signing=fleet.archive)], bench.parts(policy))
-    with pytest.raises(ValueError, match="signs or keeps"):
-        Outlet()
+        Stores([Outlet(way=Signing(port=fleet.archive))], bench.parts(policy))
 
 
 def test_people_name_a_store_where_there_are_several(bench, fleet):

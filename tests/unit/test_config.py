@@ -54,39 +54,52 @@ def problems(file, *, files=True):
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "loader"),
+    ("shipped", "model", "loader"),
     [
         ("dockd.toml", schema.StationConfig, load.load_station),
         ("receiver.toml", schema.ReceiverConfig, load.load_receiver),
     ],
 )
-def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(name, model, loader):
-    file = REPOSITORY / "config" / name
+def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(shipped, model, loader):
+    file = REPOSITORY / "config" / shipped
     document = tomllib.loads(file.read_text())
     assert set(_keys(document)) == set(schema.keys_of(model))
 
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines):
         if line and line[0].isalpha():
-            assert lines[number - 1].startswith("#"), f"{name}:{number + 1} has no comment above it"
+            assert lines[number - 1].startswith("#"), f"{shipped}:{number + 1} has no comment above it"
 
     loader(file, files=False)
-    for key in schema.keys_of(model):
-        *tables, last = key.split(".")
-        table = model
-        for part in tables:
-            if part != "NAME":
-                table, _ = schema.inner_table(table.model_fields[part].annotation)
-        field = table.model_fields[last]
-        comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
-        if key in ("bays.ports", "store.NAME.fallback_for"):  # none by default: the shipped ones are examples
-            continue
-        if field.is_required() or not comparable:
-            continue
-        value = document
-        for part in (*tables, last):
-            value = next(one for one in value.values() if last in one) if part == "NAME" else value[part]
-        assert (tuple(value) if isinstance(value, list) else value) == field.default, f"{key} ships another default"
+    sections = [(document, model)]
+    while sections:
+        values, table = sections.pop()
+        for name, field in table.model_fields.items():
+            tables, named = schema.inner_tables(field.annotation)
+            value = values.get(name)
+            comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
+            if isinstance(value, dict) and tables:
+                inner = value.values() if named else [value]
+                sections += [(one, tables[one.get("kind", "receiver")] if named else tables[""]) for one in inner]
+            elif value is None or field.is_required() or not comparable or name in EXAMPLES:
+                continue
+            else:
+                written = tuple(value) if isinstance(value, list) else value
+                assert written == field.default, f"{name} ships another default"
+
+
+# Keys of which the shipped file has examples: bays.ports and store.spare's are none by default, and of the stores that
+# do not sign each has to say for itself what holds there.
+EXAMPLES = {"ports", "fallback_for", "system_trust", "region", "min_retention_days", "lock", "lock_days"}
+
+
+def test_the_shipped_file_lists_every_key_of_a_kind_in_a_section_of_that_kind():
+    document = tomllib.loads((REPOSITORY / "config" / "dockd.toml").read_text())
+    kinds, _ = schema.inner_tables(schema.StationConfig.model_fields["store"].annotation)
+    for kind, table in kinds.items():
+        listed = {key for one in document["store"].values() if one.get("kind", "receiver") == kind for key in one}
+        others = {key for one in kinds.values() if one is not table for key in one.model_fields}
+        assert table.model_fields.keys() - others <= listed, kind
 
 
 def _keys(document, above=""):
@@ -118,8 +131,7 @@ def test_every_key_says_what_is_allowed(model):
     def check(table):
         for name, field in table.model_fields.items():
             assert field.description, f"{table.__name__}.{name}"
-            inner, _ = schema.inner_table(field.annotation)
-            if inner is not None:
+            for inner in schema.inner_tables(field.annotation)[0].values():
                 check(inner)
 
     check(model)
@@ -216,9 +228,9 @@ def test_every_mistake_is_told_at_once(station):
         "seal.recipients_file",
         "acquire.block_kib",
         "acquire.suffixes[0]",
+        "store.archive.url",
         "store.archive.slots",
         "store.archive.read_timeout_s",
-        "store.archive.url",
         "log.level",
         "sppol",
     ]
@@ -298,6 +310,161 @@ def test_a_missing_or_unreadable_file_is_told_so(tmp_path):
     (tmp_path / "directory.toml").mkdir()
     (line,) = problems(tmp_path / "directory.toml")
     assert "Is a directory" in line
+
+
+# --- stores of every kind
+
+
+S3 = """
+[store.vault]
+kind = "s3"
+url = "https://s3.example.org"
+bucket = "bodycam"
+system_trust = true
+lock = "compliance"
+lock_days = 365
+"""
+TUS = """
+[store.tus]
+kind = "tus"
+url = "https://tus.example.org/files"
+system_trust = true
+min_retention_days = 0
+"""
+AXIS = """
+[store.video]
+kind = "axis"
+url = "https://vms.example.org/auth/v1.0"
+system_trust = true
+credentials_file = "video.json"
+min_retention_days = 0
+"""
+
+
+def test_every_kind_of_store_is_known_by_its_keys(station):
+    station.write_text(STATION + S3 + TUS + AXIS)
+    found = load.load_station(station).store
+    assert {name: one.kind for name, one in found.items()} == {
+        "archive": "receiver",
+        "vault": "s3",
+        "tus": "tus",
+        "video": "axis",
+    }
+    assert found["vault"].part_bytes == 16 << 20
+    assert found["vault"].evidence_days == 365
+    assert found["tus"].patch_bytes == 64 << 20
+
+
+@pytest.mark.parametrize("kind", ['"ftp"', "5", "[1]", "{a = 1}", "true"])
+def test_an_unknown_kind_is_told_what_kinds_there_are(station, kind):
+    station.write_text(STATION + f"kind = {kind}")
+    (line,) = problems(station)
+    assert line.startswith("store.archive.kind: found ")
+    assert line.endswith('; allowed: "receiver", "tus", "s3" or "axis"')
+
+
+def test_a_store_that_is_no_table_is_told_so(station):
+    station.write_text(STATION.replace("[store.archive]", "[store]\narchive = 5\n[log]"))
+    assert "store.archive: found 5; allowed: a table [store.NAME] for each store, NAME of up to 32" in "".join(
+        problems(station)
+    )
+
+
+def test_a_key_of_another_kind_is_named_with_the_kind_that_has_it(station):
+    station.write_text(STATION + 'bucket = "b"\nread_back_rate = "1 MB/s"\nslits = 3\n' + TUS + "prefix = ''")
+    hints = [line.partition("; allowed: ")[0] for line in problems(station)]
+    assert hints == [
+        'store.archive.bucket: found an unknown key (it belongs to kind = "s3")',
+        'store.archive.read_back_rate: found an unknown key (it belongs to kind = "tus" or "s3" or "axis")',
+        "store.archive.slits: found an unknown key (did you mean slots?)",
+        'store.tus.prefix: found an unknown key (it belongs to kind = "s3")',
+    ]
+
+
+def test_a_table_inside_a_store_has_its_own_keys(station):
+    station.write_text(STATION + S3 + "[store.vault.web_identity]\nurl = 'https://sts'\nrolle = 'x'")
+    assert [line.partition(";")[0] for line in problems(station)] == [
+        "store.vault.web_identity.role: found nothing",
+        "store.vault.web_identity.token_file: found nothing",
+        "store.vault.web_identity.rolle: found an unknown key (did you mean role?)",
+    ]
+
+
+def test_what_promises_nothing_has_to_be_asked_for_nothing(station):
+    station.write_text(STATION + TUS.replace("min_retention_days = 0", "") + AXIS.replace("= 0", "= 31"))
+    assert [line.partition(": nothing makes")[0] for line in problems(station)] == [
+        "store.tus.min_retention_days: found nothing; allowed: 0, said outright",
+        "store.video.min_retention_days: found 31; allowed: 0, said outright",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "lock_days = 365",
+            "lock_days = 30",
+            "store.vault.min_retention_days: found 31, and objects are locked for 30",
+        ),
+        ("lock_days = 365", "lock_days = 31\nlock_evidence_days = 7", "store.vault.min_retention_days: found 31, and"),
+        ('lock = "compliance"', "", 'store.vault.lock: found "none"; allowed: "governance" or "compliance"'),
+        ('lock = "compliance"\nlock_days = 365', "", "store.vault.min_retention_days: found 31, and objects are"),
+        ("system_trust = true", "", "store.vault.ca_file: found neither ca_file nor system_trust"),
+        ("system_trust", 'ca_file = "ca.crt"\nsystem_trust', "store.vault.ca_file: found both ca_file and"),
+        ("system_trust", 'client_cert = "ca.crt"\nsystem_trust', "store.vault.client_key: found nothing; allowed"),
+        ("system_trust", 'proxy_url = "socks://x"\nsystem_trust', 'store.vault.proxy_url: found "socks://x"; allowed'),
+        ("bodycam", "b", 'store.vault.bucket: found "b"; allowed: a bucket\'s name'),
+        ("system_trust", 'prefix = "/a"\nsystem_trust', 'store.vault.prefix: found "/a"; allowed: what keys begin'),
+    ],
+)
+def test_what_does_not_fit_together_is_told(station, old, new, line):
+    station.write_text(STATION + S3.replace(old, new))
+    found = problems(station)
+    assert len(found) == 1
+    assert found[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "key"),
+    [
+        (TUS, TUS.replace("https://tus.example.org/files", "https://TUS.example.org:443/files/"), "url"),
+        (AXIS, AXIS.replace("video.json", "other.json"), "url"),
+        (S3, S3.replace("lock_days = 365", "lock_days = 99"), "bucket"),
+    ],
+)
+def test_two_sections_of_one_place_are_refused(station, one, other, key):
+    station.write_text(STATION + one + other.replace("[store.", "[store.other-"))
+    (line,) = problems(station)
+    name = one.partition("[store.")[2].partition("]")[0]
+    assert line == f"store.other-{name}.{key}: found the same place as store.{name}; allowed: a place of its own"
+
+
+def test_another_prefix_or_bucket_is_another_place(station):
+    station.write_text(
+        STATION
+        + S3
+        + S3.replace("vault", "second").replace("bucket =", 'prefix = "a/b"\nbucket =')
+        + S3.replace("vault", "third").replace("bodycam", "archive")
+    )
+    places = [one.place for one in load.load_station(station).store.values()]
+    assert places[1:] == [
+        "s3 https://s3.example.org:443/bodycam",
+        "s3 https://s3.example.org:443/bodycam/a/b",
+        "s3 https://s3.example.org:443/archive",
+    ]
+
+
+def test_what_signs_in_to_a_store_may_come_later_but_is_private(station, tmp_path):
+    station.write_text(STATION + TUS + 'authorization_file = "token"\n' + S3 + 'credentials_file = "keys"\n' + AXIS)
+    load.load_station(station)
+    for name in ("token", "keys", "video.json"):
+        (tmp_path / name).write_text("secret")
+        (tmp_path / name).chmod(0o640)
+    assert [line.partition(": found")[0] for line in problems(station)] == [
+        "store.tus.authorization_file",
+        "store.vault.credentials_file",
+        "store.video.credentials_file",
+    ]
 
 
 # --- the files that it names

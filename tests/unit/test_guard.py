@@ -133,8 +133,8 @@ def test_every_file_that_does_not_fit_is_told_at_once(set_):
     assert [line.split(": ")[1] for line in caught.value.problems] == [
         "keys.checkpoint",
         "seal.recipients_file",
-        "store.archive.key_file",
         "store.archive.ca_file",
+        "store.archive.key_file",
     ]
 
 

@@ -41,7 +41,7 @@ from dockd.receiver.generation import accept_log
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
 from dockd.station.daemon import Daemon, Machine
-from dockd.station.outlet import Outlet
+from dockd.station.outlet import Outlet, Signing
 from dockd.stores.receiver_store import ReceiverStore
 
 PACE = 30  # how many times faster than the machine's a dock's clock runs: every wait is as much shorter
@@ -244,7 +244,7 @@ class Dock:
                             sources=self.sources(),
                             journal=journal,
                             spool=spool,
-                            outlets=(Outlet(signing=store, slots=3, patch_bytes=PATCH_BYTES),),
+                            outlets=(Outlet(way=Signing(port=store), slots=3, patch_bytes=PATCH_BYTES),),
                             policy=StorePolicy(
                                 [PolicyStore(store=store.store, name="archive", min_retention=timedelta(days=31))]
                             ),

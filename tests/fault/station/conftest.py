@@ -25,7 +25,7 @@ from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.station.daemon import Daemon, Machine
-from dockd.station.outlet import Outlet
+from dockd.station.outlet import Outlet, Signing
 from dockd.station.status import take_snapshot
 from dockd.stores.memory import MemoryStore
 
@@ -89,7 +89,7 @@ class Station:
                 sources=sources or (FolderSource(self.bays),),
                 journal=self.journal,
                 spool=self.spool,
-                outlets=(Outlet(signing=self.store, slots=3, patch_bytes=1 << 20),),
+                outlets=(Outlet(way=Signing(port=self.store), slots=3, patch_bytes=1 << 20),),
                 policy=StorePolicy(
                     [PolicyStore(store=self.store.store, name="archive", min_retention=timedelta(days=31))]
                 ),
