@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 
 from dockd.model import Entropy
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_MINUTES = 24 * 60
+_LOOK_AHEAD_DAYS = 9  # a week, and the days on which it begins and ends
 _TIMES = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(bit|kbit|Mbit|Gbit|B|kB|MB|GB|KiB|MiB|GiB)/s")
 _BITS = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
@@ -22,6 +24,7 @@ _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _FRACTION_BYTES = 6  # 48 bits: exact in a float
 _ONE = 1.0 - 1e-9  # ten times a tenth is a little less than one
 _LEAST_WAIT_S = 0.001  # a shorter one may not show on a clock at all, and the caller would turn in a circle
+_ROUNDING_S = 1e-6  # so that a wait that was computed is not a hair too short
 LEAST_BYTES_PER_S = 8000  # 64 kbit/s: below that a clip takes weeks, and connections end in time-outs
 
 
@@ -53,16 +56,56 @@ class Window:
 class Caps:
     """Windows of one time zone. Outside of all there is no cap; where several hold, the tightest counts."""
 
-    windows: tuple[Window, ...]
-    zone: tzinfo
+    windows: tuple[Window, ...] = ()
+    zone: tzinfo | None = None  # None: the machine's
 
     def bytes_per_s(self, now: datetime) -> int | None:
         """The cap at an aware time; None where there is none."""
+        if not self.windows:
+            return None
         local = now.astimezone(self.zone)
         return min((one.bytes_per_s for one in self.windows if one.covers(local)), default=None)
 
+    def next_change(self, now: datetime) -> datetime | None:
+        """When it will be another cap, in UTC; None where it stays for a week."""
+        found = self.bytes_per_s(now)
+        edges = sorted({*self._edges(now), *self._jumps(now)})
+        return next((at for at in edges if at > now and self.bytes_per_s(at) != found), None)
 
-def parse_caps(table: Mapping[str, str], zone: tzinfo) -> Caps:
+    def _edges(self, now: datetime) -> Iterator[datetime]:
+        """When windows begin and end by the clock on the wall, which may show that time twice."""
+        midnight = datetime.combine(now.astimezone(self.zone).date(), time())
+        for minute in {edge for one in self.windows for edge in (one.begins_min, one.ends_min)}:
+            for day in range(-1, _LOOK_AHEAD_DAYS):
+                local = midnight + timedelta(days=day, minutes=minute)
+                for fold in (0, 1):
+                    yield local.replace(tzinfo=self.zone, fold=fold).astimezone(UTC)
+
+    def _jumps(self, now: datetime) -> Iterator[datetime]:
+        """When that clock is put forward or back."""
+        if not self.windows:
+            return
+        begin = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        hours = [begin + timedelta(hours=hour) for hour in range(24 * _LOOK_AHEAD_DAYS)]
+        for before, after in pairwise(hours):
+            if self._offset(before) != self._offset(after):
+                minutes = (before + timedelta(minutes=minute) for minute in range(1, 61))
+                yield next(at for at in minutes if self._offset(at) == self._offset(after))
+
+    def _offset(self, at: datetime) -> timedelta | None:
+        return at.astimezone(self.zone).utcoffset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """What an operator says in place of the windows."""
+
+    bytes_per_s: int | None  # None: no cap at all
+    operator: str
+    until: datetime | None = None  # None: until somebody says otherwise
+
+
+def parse_caps(table: Mapping[str, str], zone: tzinfo | None = None) -> Caps:
     """Caps out of configuration: `mon-fri 07:00-19:00` = `20 Mbit/s`. Raises ValueError naming what is wrong."""
     return Caps(windows=tuple(parse_window(when, rate) for when, rate in table.items()), zone=zone)
 
@@ -154,7 +197,8 @@ class Bucket:
         self._fill(bytes_per_s, now_s)
         least = min(wanted_bytes, max(1, math.ceil(min(bytes_per_s / 50, bytes_per_s * self._burst_s))))
         if self._tokens < least:
-            return Grant(granted_bytes=0, wait_s=max(_LEAST_WAIT_S, (least - self._tokens) / bytes_per_s))
+            wait_s = (least - self._tokens) / bytes_per_s + _ROUNDING_S
+            return Grant(granted_bytes=0, wait_s=max(_LEAST_WAIT_S, wait_s))
         granted = min(wanted_bytes, int(self._tokens))
         self._tokens -= granted
         return Grant(granted_bytes=granted)
@@ -163,6 +207,11 @@ class Bucket:
         """What was granted and then not sent after all. Never fills beyond the burst."""
         if self._rate is not None:
             self._tokens = min(self._tokens + unused_bytes, self._most(self._rate))
+
+    def spend(self, sent_bytes: int) -> None:
+        """What is sent whatever is left: later takers wait for it."""
+        if self._rate is not None:
+            self._tokens -= sent_bytes
 
     def _fill(self, rate: int, now_s: float) -> None:
         if self._at_s is not None and self._rate is not None:

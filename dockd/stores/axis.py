@@ -33,7 +33,7 @@ from dockd.stores.axis_records import Objects, Upload, parse_objects, parse_uplo
 from dockd.stores.axis_segments import Limits, Segments, damaged, fingerprint, offered
 from dockd.stores.axis_session import Account, CredentialSource, judge
 from dockd.stores.tls import ClientCertificate
-from dockd.stores.wire import Answer, Timeouts, Wire, open_client
+from dockd.stores.wire import Answer, Pace, Timeouts, Wire, open_client
 
 _UNKNOWN = -1  # an object's size, where the store does not say it
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -60,6 +60,7 @@ class AxisStore:
         station: StationId,
         station_name: str = "",
         timeouts: Timeouts | None = None,
+        pace: Pace | None = None,
         insecure_loopback: bool = False,
         segments: bool | None = None,
         everything: bool = False,
@@ -69,7 +70,7 @@ class AxisStore:
     ) -> None:
         address, waits = parse_address(url, insecure_loopback=insecure_loopback), timeouts or Timeouts()
         client = open_client(ca_file, waits, least=ssl.TLSVersion.TLSv1_2, certificate=certificate, proxy_url=proxy_url)
-        wire = Wire(client, clock=clock, timeouts=waits, judge=judge)
+        wire = Wire(client, clock=clock, timeouts=waits, judge=judge, pace=pace)
         self.account = Account(wire, address=address, credentials=credentials, clock=clock)
         self._name = name
         self._clock = clock

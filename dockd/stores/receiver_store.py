@@ -23,7 +23,7 @@ from dockd.stores.address import parse_address
 from dockd.stores.port import Witnessed
 from dockd.stores.tls import ClientCertificate
 from dockd.stores.tus import Tus, upload_path
-from dockd.stores.wire import SessionExpired, Timeouts, Wire, open_client
+from dockd.stores.wire import Pace, SessionExpired, Timeouts, Wire, open_client
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -49,6 +49,7 @@ class ReceiverStore:
         certificate: ClientCertificate | None = None,
         proxy_url: str | None = None,
         timeouts: Timeouts | None = None,
+        pace: Pace | None = None,
     ) -> None:
         address = parse_address(url)
         waits = timeouts or Timeouts()
@@ -58,9 +59,8 @@ class ReceiverStore:
         self._station = station
         self._key = key
         self._clock = clock
-        self._wire = Wire(
-            open_client(ca_file, waits, certificate=certificate, proxy_url=proxy_url), clock=clock, timeouts=waits
-        )
+        client = open_client(ca_file, waits, certificate=certificate, proxy_url=proxy_url)
+        self._wire = Wire(client, clock=clock, timeouts=waits, pace=pace)
         self._tus = Tus(self._wire)
         self._token: str | None = None
         self._opening = asyncio.Lock()  # one handshake at a time, however many uploads wait for it

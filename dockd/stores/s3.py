@@ -51,7 +51,7 @@ from dockd.stores.s3_records import (
 )
 from dockd.stores.s3_signing import Signer
 from dockd.stores.tls import ClientCertificate
-from dockd.stores.wire import Answer, Timeouts, Wire, open_client
+from dockd.stores.wire import Answer, Pace, Timeouts, Wire, open_client
 
 _log = structlog.get_logger()
 _NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
@@ -98,6 +98,7 @@ class S3Store:
         certificate: ClientCertificate | None = None,
         proxy_url: str | None = None,
         timeouts: Timeouts | None = None,
+        pace: Pace | None = None,
         insecure_loopback: bool = False,
     ) -> None:
         _check(bucket, prefix, part_bytes)
@@ -115,7 +116,7 @@ class S3Store:
         self._going: dict[str, _Going] = {}
         self.lock = lock
         self.believed = believed or Believed()
-        wire = Wire(client, clock=clock, timeouts=waits, judge=judge)
+        wire = Wire(client, clock=clock, timeouts=waits, judge=judge, pace=pace)
         self.bucket = Bucket(
             Exchange(wire, base_url=base_url, signer=Signer(region), credentials=credentials, clock=clock)
         )

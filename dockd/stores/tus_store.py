@@ -31,7 +31,7 @@ from dockd.stores.tus_records import (
     sealed_name,
 )
 from dockd.stores.tus_server import CHECKSUM_BYTES, TusServer
-from dockd.stores.wire import Timeouts, Wire, open_client
+from dockd.stores.wire import Pace, Timeouts, Wire, open_client
 
 _REMEMBERED = 256  # uploads under way at once: far more than ever are
 _NAME_BYTES = 4
@@ -60,13 +60,14 @@ class TusStore:
         certificate: ClientCertificate | None = None,
         proxy_url: str | None = None,
         timeouts: Timeouts | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._name = name
         self._random = random
         waits = timeouts or Timeouts()
         client = open_client(ca_file, waits, least=ssl.TLSVersion.TLSv1_2, certificate=certificate, proxy_url=proxy_url)
         self.server = TusServer(
-            Wire(client, clock=clock, timeouts=waits, judge=judge_tus),
+            Wire(client, clock=clock, timeouts=waits, judge=judge_tus, pace=pace),
             base=parse_address(url, insecure_loopback=insecure_loopback),
             objects=None if objects_url is None else parse_address(objects_url, insecure_loopback=insecure_loopback),
             authorization=authorization,

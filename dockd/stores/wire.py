@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import anyio
 import httpx
@@ -44,6 +44,7 @@ _CONTENT = (200, 206)
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
 _OBJECT_LOST = "urn:dockd:problem:object-lost"
+_SMALL_BYTES = 16 * 1024  # of a body that is charged for but does not wait: answers that people wait for hang on it
 _IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
 
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
@@ -116,6 +117,30 @@ Judge = Callable[[Call, Answer], Judgement]
 """How one kind of store is understood."""
 
 
+class Pace(Protocol):
+    """Who may send how much when, over all stores."""
+
+    async def take(self, wanted_bytes: int) -> int:
+        """Wait until something may be sent; returns how much of `wanted_bytes`, one at least.
+
+        After cancellation nothing was taken, unless it was granted already.
+        """
+
+    def spend(self, sent_bytes: int) -> None:
+        """So much is sent without waiting; what waits does so the longer."""
+
+
+class Unpaced:
+    """A Pace that lets everything through at once."""
+
+    async def take(self, wanted_bytes: int) -> int:
+        """All of it."""
+        return wanted_bytes
+
+    def spend(self, sent_bytes: int) -> None:
+        """Nothing is counted."""
+
+
 def open_client(
     ca_file: Path | None,
     timeouts: Timeouts,
@@ -164,9 +189,16 @@ class Wire:
     """Exchanges with one store. Owns the client. `judge` says how this kind of store is understood."""
 
     def __init__(
-        self, client: httpx.AsyncClient, *, clock: Clock, timeouts: Timeouts, judge: Judge = judge_problem
+        self,
+        client: httpx.AsyncClient,
+        *,
+        clock: Clock,
+        timeouts: Timeouts,
+        judge: Judge = judge_problem,
+        pace: Pace | None = None,
     ) -> None:
         self._client = client
+        self._pace = pace or Unpaced()
         self._clock = clock
         self._timeouts = timeouts
         self._judge = judge
@@ -185,6 +217,7 @@ class Wire:
 
         After cancellation the store may or may not have got it; the connection is closed.
         """
+        await self._pay_for(len(content or b""))
         try:
             async with asyncio.timeout(self._timeouts.exchange_s):
                 answer = await self._exchange(method, url, headers=headers or {}, content=content)
@@ -204,11 +237,13 @@ class Wire:
     ) -> Answer:
         """A request with a streamed body of the Content-Length that `headers` say, and its answer, as of `ask`.
 
+        The body goes out at the pace that is given. Waiting for that is between two writes, so no time-out counts it.
         An answer that came before the body was sent may be lost with the connection: then StoreUnreachable is
         raised, and a small request tells more. After cancellation the connection is closed.
         """
         try:
-            answer = await self._exchange(method, url, headers=headers, content=blocks)
+            async with aclosing(self._paced(blocks)) as body:
+                answer = await self._exchange(method, url, headers=headers, content=body)
         except _TRANSPORT_ERRORS as error:
             _raise_transport(error)
         return self._judged(call, answer, expected)
@@ -238,6 +273,22 @@ class Wire:
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         await self._client.aclose()
+
+    async def _paced(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for block in blocks:
+            at = 0
+            while at < len(block):
+                granted = await self._pace.take(len(block) - at)
+                yield block if granted == len(block) else block[at : at + granted]
+                at += granted
+
+    async def _pay_for(self, size_bytes: int) -> None:
+        """For a body that goes out in one piece."""
+        if size_bytes <= _SMALL_BYTES:
+            self._pace.spend(size_bytes)
+            return
+        while size_bytes:
+            size_bytes -= await self._pace.take(size_bytes)
 
     async def _exchange(
         self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | AsyncIterator[bytes] | None

@@ -246,6 +246,59 @@ async def test_an_early_refusal_is_an_error_of_ours_whether_or_not_its_status_su
             await Tus(wire).append(url + "/uploads/1", 0, _blocks(1000), 65_536_000, headers={})
 
 
+class Slow:
+    """A pace that lets `piece` bytes through a time, each after `wait_s`; `paid` goes without waiting."""
+
+    def __init__(self, piece, wait_s):
+        self.piece, self.wait_s, self.taken, self.paid = piece, wait_s, 0, 0
+
+    async def take(self, wanted):
+        await asyncio.sleep(self.wait_s)
+        granted = min(wanted, self.piece)
+        self.taken += granted
+        return granted
+
+    def spend(self, sent):
+        self.paid += sent
+
+
+async def test_a_body_goes_out_at_the_pace_and_no_time_out_counts_the_wait_for_it(certificates):
+    async with _serving(certificates) as (scripted, _, url):
+        got = bytearray()
+
+        async def behave(reader, writer):
+            got.extend(await reader.readexactly(100_000))
+            await _answer(204, "Tus-Resumable: 1.0.0\r\nUpload-Offset: 100000\r\n")(reader, writer)
+
+        scripted.behave = behave
+        body = bytes(range(250)) * 400
+
+        async def blocks():
+            yield body[:60_000]
+            yield body[60_000:]
+
+        pace = Slow(60_000, 2.2)
+        timeouts = Timeouts(connect_s=60, read_s=60, write_s=2.0, exchange_s=2.0)
+        wire = Wire(open_client(certificates["store"][0], timeouts), clock=StillClock(), timeouts=timeouts, pace=pace)
+        assert await Tus(wire).append(url + "/uploads/1", 0, blocks(), len(body), headers={}) == 100_000
+        assert bytes(got) == body
+        assert (pace.taken, pace.paid) == (100_000, 0)
+        await wire.aclose()
+
+
+async def test_a_large_body_in_one_piece_waits_before_its_exchange_begins_and_a_small_one_not_at_all(certificates):
+    async with _serving(certificates) as (scripted, _, url):
+        scripted.behave = _answer(204)
+        pace = Slow(40_000, 2.0)
+        timeouts = Timeouts(connect_s=60, read_s=60, write_s=60, exchange_s=5.0)
+        wire = Wire(open_client(certificates["store"][0], timeouts), clock=StillClock(), timeouts=timeouts, pace=pace)
+        await wire.ask(Call.REGISTER, "POST", url, content=bytes(100_000))
+        assert (pace.taken, pace.paid) == (100_000, 0)
+        await wire.ask(Call.REGISTER, "POST", url, content=bytes(1000))
+        assert (pace.taken, pace.paid) == (100_000, 1000)
+        await wire.aclose()
+
+
 async def test_what_fails_while_reading_the_spool_passes_through(certificates):
     class OwnError(Exception):
         pass

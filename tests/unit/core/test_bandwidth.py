@@ -159,6 +159,48 @@ def test_the_tightest_window_counts_and_none_lasts_longer_than_it_says(windows, 
     assert caps.bytes_per_s(now) == min((one for one in alone if one is not None), default=None)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.frozensets(st.integers(0, 6), min_size=1), st.integers(0, 1439), st.integers(0, 1440)).filter(
+            lambda one: one[1] != one[2]
+        ),
+        max_size=3,
+    ),
+    st.one_of(
+        st.integers(1_577_000_000, 1_893_000_000),
+        st.sampled_from([1_774_743_000, 1_792_887_000, 1_775_311_800, 1_791_038_400]),  # before clocks are put
+    ),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"]),
+)
+def test_the_next_change_is_the_first(windows, seconds, zone):
+    caps = Caps(
+        windows=tuple(
+            Window(days=days, begins_min=begins, ends_min=ends, bytes_per_s=8000 + at)
+            for at, (days, begins, ends) in enumerate(windows)
+        ),
+        zone=ZoneInfo(zone),
+    )
+    now = datetime.fromtimestamp(seconds, UTC)
+    minute = now.replace(second=0)
+    after = (minute + timedelta(minutes=at) for at in range(1, 8 * 24 * 60))
+    expected = next((at for at in after if caps.bytes_per_s(at) != caps.bytes_per_s(now)), None)
+    found = caps.next_change(now)
+    if expected is None:
+        assert found is None or found > minute + timedelta(days=7)
+    else:
+        assert found == expected
+
+
+def test_the_machine_s_time_zone_where_none_is_named():
+    now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+    here = now.astimezone()
+    end = here + timedelta(hours=1)
+    caps = parse_caps({f"{here:%H:%M}-{end:%H:%M}": "1 MB/s"})
+    assert caps.bytes_per_s(now) == 1_000_000
+    assert caps.next_change(now) == now + timedelta(hours=1)
+
+
 def _drive(rate, *, wants, pauses, seconds):
     """Grants of a busy sender as (time, bytes), over so many seconds."""
     bucket, now_s, grants = Bucket(), 1000.0, []
