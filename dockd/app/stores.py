@@ -23,11 +23,13 @@ from dockd.keep.spool import Spool
 from dockd.model import Category, Clock, StationId, StoreId
 from dockd.stages.upload import part_digests
 from dockd.station.outlet import Keeping, Outlet, Signing
+from dockd.stores import axis_probe, s3_probe, tus_probe
 from dockd.stores.axis import AxisStore as Axis
 from dockd.stores.axis_session import CredentialFile
 from dockd.stores.credentials import CredentialSource, EnvironmentCredentials, FileCredentials
 from dockd.stores.header_file import HeaderFile
 from dockd.stores.port import ObjectStore
+from dockd.stores.probing import Findings, Probing
 from dockd.stores.receiver_store import ReceiverStore as Receiver
 from dockd.stores.s3 import S3Store as Bucket
 from dockd.stores.s3_records import Lock, LockMode
@@ -56,9 +58,8 @@ def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncE
         closing.push_async_callback(receiver.aclose)
         way: Signing | Keeping = Signing(port=receiver)
     else:
-        keeper = open_keeper(section, identity, closing)
-        closing.push_async_callback(keeper.aclose)
-        way = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section))
+        keeper, probing = _keeper(section, identity, closing)
+        way = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing)
     return Outlet(
         way=way,
         slots=section.slots,
@@ -67,15 +68,35 @@ def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncE
     )
 
 
-def open_keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> ObjectStore:
-    """The adapter of a store that does not sign. The caller closes it."""
+def _keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> tuple[ObjectStore, Probing]:
+    """The adapter of a store that does not sign, and how that store is tried."""
+    random, clock = secrets.token_bytes, identity.clock
     match section:
         case TusStore():
-            return _tus(section, identity)
+            tus, another = _tus(section, identity), _tus(section, identity)
+            closing.push_async_callback(tus.aclose)
+            closing.push_async_callback(another.aclose)
+            return tus, Probing(probe=lambda: tus_probe.probe(tus, another, random=random), believe=_nothing)
         case S3Store():
-            return _s3(section, identity, closing)
+            bucket = _s3(section, identity, closing)
+            closing.push_async_callback(bucket.aclose)
+
+            def believe(findings: Findings) -> None:
+                bucket.believed = s3_probe.believed(findings)
+
+            return bucket, Probing(probe=lambda: s3_probe.probe(bucket, random=random, clock=clock), believe=believe)
         case AxisStore():
-            return _axis(section, identity)
+            axis = _axis(section, identity)
+            closing.push_async_callback(axis.aclose)
+
+            def join(findings: Findings) -> None:
+                axis.joins_pieces = axis_probe.joins_pieces(findings)
+
+            return axis, Probing(probe=lambda: axis_probe.probe(axis, random=random), believe=join)
+
+
+def _nothing(findings: Findings) -> None:
+    """A tus server's objects are read back whatever it says; its checksums are tried in each life by its adapter."""
 
 
 def store_id(section: Foreign) -> StoreId:

@@ -179,7 +179,7 @@ def still_there(
         changed = {
             "length": now.size_bytes != was.size_bytes,
             "version": now.version != was.version,
-            "checksum": now.checksum != was.checksum,
+            "checksum": was.checksum is not None and now.checksum != was.checksum,
             "retention, which is shorter": _sooner(now.retention_until, was.retention_until),
         }
         for what, is_other in changed.items():

@@ -152,6 +152,16 @@ class DeliveryQueries(Reading):
         )
         return 0 if row is None else int(row[0])
 
+    def leftovers(self, store: StoreId, limit: int) -> list[Delivery]:
+        """Uploads at a store that nobody will go on with: given up, or of a sealed file that is gone."""
+        rows = self._all(
+            "SELECT * FROM delivery WHERE store = ? AND upload_url IS NOT NULL AND confirmation_digest IS NULL"
+            " AND (state = 'given_up' OR (state = 'registered' AND clip = 'spoiled')) LIMIT ?",
+            store,
+            limit,
+        )
+        return [delivery_of(row) for row in rows]
+
     def receipt(self, acquisition: AcquisitionId, store: StoreId) -> SignedBytes | None:
         """The store's receipt for an acquisition."""
         row = self._one(

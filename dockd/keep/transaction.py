@@ -287,6 +287,17 @@ class Tx(OutletChanges):
             row = self.advance(acquisition, event, details=details, **changes)
         return row
 
+    def forget_upload(self, acquisition: AcquisitionId, store: StoreId) -> None:
+        """An upload that nobody goes on with was given up at its store. Idempotent."""
+        self._check_writable()
+        done = self._connection.execute(
+            "UPDATE delivery SET upload_url = NULL WHERE acquisition = ? AND store = ? AND upload_url IS NOT NULL",
+            (acquisition, store),
+        )
+        row = self.acquisition(acquisition)
+        if done.rowcount and row is not None:
+            self.record_about(row, "delivery.abandoned", {"store": store})
+
     def try_again(
         self, acquisition: AcquisitionId, policy: StorePolicy, details: Mapping[str, Any], **changes: Any
     ) -> Acquisition:

@@ -142,6 +142,9 @@ class Confirmer:
             self.on_changed(row)
         return confirmed
 
+    def forget(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says: there is nothing."""
+
     async def ask_again(self, acquisition: AcquisitionId) -> SignedConfirmation:
         """As Confirming says: the receipt that is kept, and a holding statement for a fresh nonce."""
         receipt = await stored_receipt(acquisition, journal=self.journal, store=self.store, station=self.station)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 BLOCK_BYTES = 1024 * 1024
+SHOWN_FOR = timedelta(hours=1)  # that a whole reading right before erasing counts
 MAX_BREAKS = 5  # in a row that brought a reading back no further, before the uplink is asked to wait
 
 
@@ -98,6 +100,7 @@ class ObjectConfirmer:
     on_changed: Callable[[Acquisition], None]  # hears of every row that its delivery moved on; must not block
     throttle: Callable[[int], Awaitable[None]]
     _partial: dict[tuple[AcquisitionId, Piece], _Partial] = field(default_factory=dict)
+    _shown_whole: dict[AcquisitionId, datetime] = field(default_factory=dict)  # just before it is to be erased
 
     @property
     def of(self) -> StoreId:
@@ -147,14 +150,20 @@ class ObjectConfirmer:
         if delivery is None or delivery.confirmation is None or delivery.objects is None:
             raise VerificationFailed(f"acquisition {acquisition} has no confirmation of store {self.of}")
         confirmed = parse_objects(delivery.confirmation, store=self.of, station=self.station, manifest=manifest)
-        asked_at = self.clock.now()
         try:
-            states = await self.store.look(delivery.objects)
+            # The bytes first, which may take long: the warrant's time runs from the question about what is there now.
             shown = await self._shown(row, manifest, delivery.objects, confirmed)
+            asked_at = self.clock.now()
+            states = await self.store.look(delivery.objects)
             presence = still_there(confirmed, states, shown=shown, at=self.clock.now())
         except (UploadLost, VerificationFailed) as error:
             raise StoreForgot(f"the store does not have {acquisition} as it was confirmed: {error}") from error
         return ObjectConfirmation(objects=confirmed, presence=presence, asked_at=asked_at)
+
+    def forget(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says: what was read back so far, of a clip that was to be confirmed."""
+        for piece in Piece:
+            self._partial.pop((acquisition, piece), None)
 
     # --- how
 
@@ -190,8 +199,6 @@ class ObjectConfirmer:
                 confirmation_digest=verified.payload_digest,
             )
         )
-        for piece in Piece:
-            self._partial.pop((verified.acquisition, piece), None)
         _log.info("delivery_confirmed", acquisition=verified.acquisition, store=self.of, kind=verified.kind.value)
         self.on_changed(row)
         return confirmed
@@ -280,7 +287,10 @@ class ObjectConfirmer:
         return frozenset(shown)
 
     async def _show_sealed(self, row: Acquisition, objects: str) -> None:
-        """Compare ranges that nobody could foresee with the spool file; the whole of it where that is gone."""
+        """Compare ranges that nobody could foresee with the spool file; the whole of it where that is gone.
+
+        A whole reading counts for a while: the clips of one camera are erased together, each read one after the other.
+        """
         sealed = row.sealed
         if sealed is None:
             raise VerificationFailed(f"acquisition {row.acquisition} was never sealed")
@@ -293,6 +303,11 @@ class ObjectConfirmer:
                 raise VerificationFailed("the store gave back other bytes of the sealed clip")
         else:
             return
+        now = self.clock.now()
+        for name in [name for name, at in self._shown_whole.items() if now - at > SHOWN_FOR]:
+            del self._shown_whole[name]
+        if row.acquisition in self._shown_whole:
+            return
         hasher = hashlib.sha256()
         async with aclosing(self.store.read(objects, Piece.SEALED, 0)) as blocks:
             async for block in blocks:
@@ -300,6 +315,7 @@ class ObjectConfirmer:
                 await asyncio.to_thread(hasher.update, block)
         if f"sha256:{hasher.hexdigest()}" != sealed.sealed_digest:
             raise VerificationFailed("the store gave back other bytes of the sealed clip")
+        self._shown_whole[row.acquisition] = self.clock.now()
 
     async def _range(self, objects: str, piece: Piece, wanted: Range) -> bytes:
         found = bytearray()

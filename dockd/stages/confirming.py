@@ -33,6 +33,9 @@ class Confirming(Protocol):
         trusted, VerificationFailed where nothing is kept; its other errors pass.
         """
 
+    def forget(self, acquisition: AcquisitionId) -> None:
+        """The delivery is done with, or given up: nothing that is only in memory is needed of it any more."""
+
 
 def row_of(tx: Tx, acquisition: AcquisitionId) -> Acquisition:
     """The acquisition. Raises VerificationFailed where there is none."""

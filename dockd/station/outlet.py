@@ -13,6 +13,7 @@ from dockd.stages.confirm import Confirmer
 from dockd.stages.confirm_objects import ObjectConfirmer, Throttle
 from dockd.stages.confirming import Confirming
 from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
+from dockd.stores.probing import Probing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Keeping:
 
     port: ObjectStore
     read_back_bytes_s: int = 0  # of objects that have to be read back to be confirmed; 0: no limit
+    probing: Probing | None = None  # None: nothing of what it says depends on a trial
 
     def confirmer(self, parts: Parts) -> Confirming:
         """What confirms its deliveries."""
@@ -80,6 +82,11 @@ class Outlet:
     def signing(self) -> SigningStore | None:
         """The store, where it signs: only such a one can be shown the custody log."""
         return self.way.port if isinstance(self.way, Signing) else None
+
+    @property
+    def keeping(self) -> Keeping | None:
+        """The same of one that keeps objects."""
+        return self.way if isinstance(self.way, Keeping) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ from dockd.errors import (
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.upload import PatchSize, Pusher, Track
+from dockd.station.enforced import Enforced
+from dockd.station.leftovers import Leftovers
 from dockd.station.outlet import Outlet, Parts
 from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
@@ -75,6 +77,7 @@ class Uplink:
         self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
         self._backoff = backoff or Backoff()
         self.confirmer = outlet.way.confirmer(parts)
+        self.enforced = Enforced.of(outlet, parts)
         self._pusher = Pusher(
             journal=parts.journal,
             spool=parts.spool,
@@ -113,6 +116,7 @@ class Uplink:
             on_answer=self._answered,
             on_failure=self._store_failed,
         )
+        self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._backoff)
         self._waiting = (0, 0)
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
         self._out_since_s: float | None = None  # monotonic: since when only probes are let through
@@ -132,13 +136,16 @@ class Uplink:
         async with asyncio.TaskGroup() as group:
             if self._witnessing:
                 group.create_task(self._witnessing.run(), name=f"witness-{self.store}")
+            if self._leftovers:
+                group.create_task(self._leftovers.run(), name=f"leftovers-{self.store}")
             group.create_task(self.trust.run(), name="trust")
             for slot in range(self.outlet.slots):
                 in_turn = slot == 0 and self.outlet.slots > 1
                 group.create_task(self._work(in_turn=in_turn), name=f"uplink-{self.store}-{slot}")
 
     async def begin(self) -> None:
-        """Before anything else runs: learn what forbids erasing."""
+        """Before anything else runs: learn what forbids erasing, and what may be believed."""
+        await self.enforced.begin()
         if self._witnessing:
             await self._witnessing.begin()
 
@@ -273,6 +280,7 @@ class Uplink:
         attempts = self._attempts[row.acquisition]
         log = _log.bind(acquisition=row.acquisition, bay=row.bay, camera=row.camera.serial)
         try:
+            await self.enforced.known()
             await self._pusher.push(row, attempts.track)
         except JournalError:
             raise  # nothing can be recorded any more: the program ends, and a restart reconciles
@@ -328,6 +336,8 @@ class Uplink:
             _log.info("upload_overtaken", acquisition=row.acquisition, reason=str(error))
             return
         self._forget(row.acquisition)
+        if self._leftovers:
+            self._leftovers.soon()
         self._on_changed(changed)
 
     def _given_up(self, tx: Tx, name: AcquisitionId, event: DeliveryEvent, reason: str) -> Acquisition:
@@ -339,6 +349,7 @@ class Uplink:
 
     def _forget(self, acquisition: AcquisitionId) -> None:
         self._attempts.pop(acquisition, None)
+        self.confirmer.forget(acquisition)
         self.trust.believe(acquisition)
 
     # --- the store

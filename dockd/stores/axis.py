@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class AxisStore:
         self._clock = clock
         self._station = station
         self._segments = Segments(self.account)
-        self._wants_segments = segments is not False
+        self.joins_pieces = segments
         self._key_objects = key_objects
         self._places = Places(self.account, station=station, station_name=station_name, everything=everything)
 
@@ -200,6 +200,11 @@ class AxisStore:
                 if kept:
                     yield kept
 
+    async def clear_orphans(self, wanted: Callable[[AcquisitionId], Awaitable[bool]]) -> tuple[AcquisitionId, ...]:
+        """As the port says: nothing; its pieces are known by acquisition alone."""
+        del wanted
+        return ()
+
     async def abandon(self, upload_url: str) -> None:
         """As the port says: the pieces are deleted, and the recording's container where nothing is in it."""
         upload = parse_upload(upload_url)
@@ -214,7 +219,7 @@ class AxisStore:
 
     async def limits(self) -> Limits | None:
         """What the store offers of large objects, where they are wanted."""
-        return offered(await self.account.discoverable()) if self._wants_segments else None
+        return offered(await self.account.discoverable()) if self.joins_pieces is not False else None
 
     # --- how
 

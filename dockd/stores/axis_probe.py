@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 from dockd.core.transfer import Call
-from dockd.errors import StoreError
+from dockd.errors import StoreError, StoreUnreachable
 from dockd.model import AcquisitionId, Entropy
 from dockd.stores.axis import AxisStore
 from dockd.stores.axis_names import ACQUISITION, SEGMENTS, headers, segment, value
@@ -34,6 +34,8 @@ async def probe(store: AxisStore, *, random: Entropy) -> tuple[Finding, ...]:
             findings.append(await trial(made))
         except StoreError as error:
             findings.append(Finding(question=question, answer=Answer.UNKNOWN, claimed=None, detail=str(error)))
+            if len(findings) == 1 and isinstance(error, StoreUnreachable):
+                return tuple(findings)  # it is not there: every further question would wait for it as long
     await made.remove()
     return tuple(findings)
 

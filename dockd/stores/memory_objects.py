@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -227,6 +227,17 @@ class MemoryObjects:
             yield content[at : min(at + _READ_BYTES, end)]
         if cut is not None:
             raise StoreUnreachable("the connection broke")
+
+    async def clear_orphans(self, wanted: Callable[[AcquisitionId], Awaitable[bool]]) -> tuple[AcquisitionId, ...]:
+        """As the port says."""
+        self._begin(Call.ABANDON, "orphans")
+        gone = []
+        for url, filling in list(self.uploads.items()):
+            if not filling.finished and not await wanted(filling.acquisition):
+                self.uploads.pop(url, None)
+                gone.append(filling.acquisition)
+        self._end(Call.ABANDON)
+        return tuple(gone)
 
     async def abandon(self, upload_url: str) -> None:
         """As the port says."""

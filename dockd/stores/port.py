@@ -8,7 +8,7 @@ Errors are those of `dockd.errors`, below StoreError; an adapter translates its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,6 +125,13 @@ class ObjectStore(EvidenceStore, Protocol):
         """The object's bytes as the store has them, from `offset` on, in blocks; for reading back. Changes nothing.
 
         Raises UploadLost where it is not there, StoreRefused where the store gives nothing back at all.
+        """
+
+    async def clear_orphans(self, wanted: Callable[[AcquisitionId], Awaitable[bool]]) -> tuple[AcquisitionId, ...]:
+        """Give up this station's unfinished uploads that are not `wanted`; returns whose they were. Idempotent.
+
+        For the start: of an upload that a crash kept out of the journal nobody else would ever hear. Nothing is done
+        at a store that does not list uploads: there they stay until it expires them.
         """
 
     async def abandon(self, upload_url: str) -> None:

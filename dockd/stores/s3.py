@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -256,8 +256,8 @@ class S3Store:
         if upload.upload_id:
             await self.bucket.abort(upload.key(), upload.upload_id)
 
-    async def clear_orphans(self, wanted: Collection[AcquisitionId]) -> tuple[AcquisitionId, ...]:
-        """Abort this station's unfinished uploads but those of `wanted`; returns whose they were.
+    async def clear_orphans(self, wanted: Callable[[AcquisitionId], Awaitable[bool]]) -> tuple[AcquisitionId, ...]:
+        """As the port says; `wanted` is asked after an upload was seen, so that none begun meanwhile is taken for one.
 
         For the start: an upload that a crash kept out of the journal is either wanted, and `register` finds it again,
         or in nobody's way but the bill's. Other stations' uploads are not touched.
@@ -265,7 +265,7 @@ class S3Store:
         gone = []
         async for one in self.bucket.unfinished(f"{self._prefix}/"):
             acquisition, _, name = one.key.removeprefix(f"{self._prefix}/").partition("/")
-            if name == NAMES[Piece.SEALED] and acquisition not in wanted:
+            if name == NAMES[Piece.SEALED] and not await wanted(AcquisitionId(acquisition)):
                 await self.bucket.abort(one.key, one.upload_id)
                 gone.append(AcquisitionId(acquisition))
         if gone:

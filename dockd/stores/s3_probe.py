@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 
 from dockd.core.objects import Algorithm
-from dockd.errors import StoreError, UploadLost
+from dockd.errors import StoreError, StoreUnreachable, UploadLost
 from dockd.model import Clock, Entropy
 from dockd.stores.probing import Answer, Finding, Question, probe_name
 from dockd.stores.s3 import S3Store
@@ -76,6 +76,8 @@ async def probe(store: S3Store, *, random: Entropy, clock: Clock) -> tuple[Findi
             findings += await step(trial)
         except StoreError as error:
             findings.append(Finding(question=question, answer=Answer.UNKNOWN, claimed=None, detail=str(error)))
+            if len(findings) == 1 and isinstance(error, StoreUnreachable):
+                return tuple(findings)  # it is not there: every further question would wait for it as long
         finally:
             await _remove(trial)
     return tuple(findings)

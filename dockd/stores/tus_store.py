@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -155,6 +155,11 @@ class TusStore:
         async with aclosing(self.server.read(parse_addresses(objects)[piece], offset)) as blocks:
             async for block in blocks:
                 yield block
+
+    async def clear_orphans(self, wanted: Callable[[AcquisitionId], Awaitable[bool]]) -> tuple[AcquisitionId, ...]:
+        """As the port says: nothing; such a server lists no uploads."""
+        del wanted
+        return ()
 
     async def abandon(self, upload_url: str) -> None:
         """As the port says. A finished upload stays; at a server without termination all do, until they expire."""
