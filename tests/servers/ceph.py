@@ -8,6 +8,7 @@ from __future__ import annotations
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -59,9 +60,16 @@ class Ceph:
     secret_key: str
     servers: Servers
 
-    def admin(self, *words: str) -> None:
-        """What its operator types after radosgw-admin."""
-        _admin(self.servers, *words)
+    @contextmanager
+    def used_up(self, bucket: str) -> Iterator[None]:
+        """A bucket's quota is used up meanwhile."""
+        told = ("--quota-scope=bucket", f"--bucket={bucket}")
+        _admin(self.servers, "quota", "set", *told, "--max-size=1M")
+        _admin(self.servers, "quota", "enable", *told)
+        try:
+            yield
+        finally:
+            _admin(self.servers, "quota", "disable", *told)
 
 
 @pytest.fixture(scope="session")

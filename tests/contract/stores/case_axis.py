@@ -25,7 +25,7 @@ CALLS = {
 _LEAST_BYTES = 300_000  # of plaintext; what is shorter goes in one piece
 
 
-def _adapter(swift, url, *, ca_file=None, key=None):
+def _adapter(swift, url, ca_file=None, *, key=None):
     return AxisStore(
         name="axis",
         url=f"{url}/auth/v1.0",
@@ -77,9 +77,10 @@ async def _axis(request, way):
             remove=remove,
             occupy=occupy,
             fill=fill,
-            limited=nginx and (lambda: _adapter(swift, nginx.limited, ca_file=nginx.ca_file)),
+            nginx=nginx,
+            at=lambda url, ca_file: _adapter(swift, url, ca_file),
         )
         await operator.aclose()
 
 
-AXIS = Kind(name="axis-swift", open=_axis)
+AXIS = Kind(name="axis-swift", title="OpenStack Swift, Axis", open=_axis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from contract.evidence import Clip, Keys, receiving
 from contract.stores.cases import Case, Kind, ProxyFaults, Way, proxy_before
@@ -45,8 +46,9 @@ async def _receiver(request, way):
                 connect_wrongly=lambda: receiver.connect(port=proxy.port, key=sshsig.SigningKey.generate()),
                 clip=lambda size=200_000: Clip(keys, size=size),
                 faults=ProxyFaults(proxy, CALLS),
-                limited=nginx and (lambda: receiver.connect(port=ports[2], ca_file=nginx.ca_file)),
+                nginx=nginx,
+                at=lambda url, ca_file: receiver.connect(port=urlsplit(url).port, ca_file=ca_file),
             )
 
 
-RECEIVER = Kind(name="receiver", open=_receiver, keeps_objects=False)
+RECEIVER = Kind(name="receiver", title="dockd receiver", open=_receiver, keeps_objects=False)

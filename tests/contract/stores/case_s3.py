@@ -36,7 +36,7 @@ async def _believed(server):
     return _KNOWN[server.s3_url]
 
 
-def _kind(name, fixture):
+def _kind(name, title, fixture):
     @asynccontextmanager
     async def opened(request, way):
         server = request.getfixturevalue(fixture)
@@ -53,7 +53,7 @@ def _kind(name, fixture):
 
         with ExitStack() as stack:
             operator = adapter(server, BUCKET)
-            url, tls = server.s3_url, {}
+            url, tls, nginx = server.s3_url, {}, None
             if way is not Way.DIRECT:
                 nginx = stack.enter_context(doors(url))
                 url = nginx.buffering if way is Way.BUFFERING else nginx.passing
@@ -83,11 +83,8 @@ def _kind(name, fixture):
 
             @asynccontextmanager
             async def fill():
-                """Its quota is used up: to one of many tenants, that is what a full disk looks like."""
-                server.admin("quota", "set", "--quota-scope=bucket", f"--bucket={BUCKET}", "--max-size=1M")
-                server.admin("quota", "enable", "--quota-scope=bucket", f"--bucket={BUCKET}")
-                yield
-                server.admin("quota", "disable", "--quota-scope=bucket", f"--bucket={BUCKET}")
+                with server.used_up(BUCKET):
+                    yield
 
             wrong = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
             async with aclosing(operator):
@@ -102,10 +99,14 @@ def _kind(name, fixture):
                     occupy=occupy,
                     expire=operator.abandon,
                     fill=fill,
+                    nginx=nginx,
+                    at=lambda url, ca_file: adapter(
+                        replace(server, s3_url=url), BUCKET, **(settings | {"ca_file": ca_file})
+                    ),
                 )
 
-    return Kind(name=name, open=opened)
+    return Kind(name=name, title=title, open=opened)
 
 
-SEAWEED_S3 = _kind("seaweed-s3", "seaweed")
-CEPH_S3 = _kind("ceph-s3", "ceph")
+SEAWEED_S3 = _kind("seaweed-s3", "SeaweedFS, S3", "seaweed")
+CEPH_S3 = _kind("ceph-s3", "Ceph RGW, S3", "ceph")

@@ -14,6 +14,7 @@ from contract.evidence import Clip, Keys, MachineClock
 from contract.stores.cases import Case, Kind, ProxyFaults, Way, proxy_before
 from servers.nginx import doors
 from servers.node_tus import node_tus
+from servers.seaweed import TUS_BASE
 
 from dockd.core.transfer import Call
 from dockd.stores.header_file import HeaderFile
@@ -57,7 +58,7 @@ async def _node(request, way):
         right, wrong = directory / "right", directory / "wrong"
         right.write_text(f"Bearer {server.token}\n")
         wrong.write_text("Bearer another\n")
-        url, ca_file, limited = _behind(stack, server.url, server.ca_file, way)
+        url, ca_file, nginx = _behind(stack, server.url, server.ca_file, way)
         proxy, url = proxy_before(url, believes=ca_file)  # plain before it: it is on this machine
         stack.callback(proxy.stop)
 
@@ -88,7 +89,8 @@ async def _node(request, way):
             remove=remove,
             expire=expire,
             fill=fill,
-            limited=limited and (lambda: _store(limited, ca_file=ca_file, authorization=HeaderFile(right))),
+            nginx=nginx,
+            at=lambda url, ca_file: _store(url + "/files", ca_file=ca_file, authorization=HeaderFile(right)),
         )
 
 
@@ -96,7 +98,7 @@ async def _node(request, way):
 async def _seaweed(request, way):
     server, keys = request.getfixturevalue("seaweed"), Keys()
     with ExitStack() as stack:
-        url, ca_file, limited = _behind(stack, server.tus_url, None, way)
+        url, ca_file, nginx = _behind(stack, server.tus_url, None, way)
         proxy, url = proxy_before(url, believes=ca_file)
         stack.callback(proxy.stop)
         files = f"http://127.0.0.1:{proxy.port}/clips"
@@ -114,6 +116,11 @@ async def _seaweed(request, way):
             name = parse_qs(urlsplit(upload_url).fragment)["name"][0].replace("clip.age", "manifest.json")
             _request(f"{server.files_url}/clips/{name}", "PUT", b"another")
 
+        @asynccontextmanager
+        async def fill():
+            with server.full_below(TUS_BASE), server.full_below("/clips"):
+                yield
+
         yield Case(
             connect=lambda: _store(url + "/clips", objects_url=files),
             connect_wrongly=lambda: _store(url + "/clips", objects_url=files),
@@ -122,23 +129,19 @@ async def _seaweed(request, way):
             remove=remove,
             expire=expire,
             occupy=occupy,
-            limited=limited
-            and (lambda: _store(limited + "/clips", ca_file=ca_file, objects_url=_origin(limited) + "/clips")),
+            fill=fill,
+            nginx=nginx,
+            at=lambda url, ca_file: _store(f"{url}{TUS_BASE}/clips", ca_file=ca_file, objects_url=url + "/clips"),
         )
 
 
 def _behind(stack, url, ca_file, way):
-    """The server's address by this way, who vouches for it, and its address behind a proxy that is not set up."""
+    """The server's address by this way, who vouches for it, and the nginx on it."""
     if way is Way.DIRECT:
         return url, ca_file, None
     nginx = stack.enter_context(doors(url))
-    path = urlsplit(url).path
-    return (nginx.buffering if way is Way.BUFFERING else nginx.passing) + path, nginx.ca_file, nginx.limited + path
-
-
-def _origin(url):
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    door = nginx.buffering if way is Way.BUFFERING else nginx.passing
+    return door + urlsplit(url).path, nginx.ca_file, nginx
 
 
 def _request(url, method, content=None, headers=None):
@@ -147,5 +150,5 @@ def _request(url, method, content=None, headers=None):
         assert answer.status < 300
 
 
-NODE = Kind(name="tus-node", open=_node)
-SEAWEED = Kind(name="tus-seaweed", open=_seaweed)
+NODE = Kind(name="tus-node", title="`@tus/server`", open=_node)
+SEAWEED = Kind(name="tus-seaweed", title="SeaweedFS, tus", open=_seaweed)

@@ -7,10 +7,12 @@ context manager that gives a `Case`; what does not apply to the kind stands in e
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ import pytest
 from contract.evidence import Clip
 from fault.network import faults
 from fault.network.proxy import Exchange, Proxy
+from servers.nginx import Doors
 
 from dockd.core.objects import Piece
 from dockd.core.transfer import Call
@@ -36,6 +39,12 @@ class Faults(Protocol):
 
     def cut(self, kept_bytes: int) -> None:
         """The next append breaks when the server was given so many bytes of it."""
+
+    def hang(self, kept_bytes: int) -> threading.Event:
+        """The next append hangs when the server was given so many bytes of it, and stays open there.
+
+        The event is set when it does.
+        """
 
     def lose(self, call: Call) -> None:
         """The next call of this kind is done, and its answer is lost."""
@@ -56,9 +65,12 @@ class Case:
     remove: Callable[[str, Piece], Awaitable[None]] | None = None  # one object, by what `finish` returned
     occupy: Callable[[object, Clip], Awaitable[None]] | None = None  # put another object where the clip's is to stand
     expire: Callable[[str], Awaitable[None]] | None = None  # an upload's time passes
-    fill: Callable[[], AbstractAsyncContextManager[None]] | None = None  # the server's disk is full meanwhile
+    # The server's disk is full meanwhile; or a quota is used up, which is what that looks like to one of many tenants.
+    fill: Callable[[], AbstractAsyncContextManager[None]] | None = None
     piece_bytes: int = 64 * 1024  # how much the suite appends at once, where the store has no opinion
-    limited: Callable[[], object] | None = None  # an adapter behind a proxy that takes bodies of 1 MiB at most
+    # Where an nginx stands before the server: its doors, and an adapter for an address, with an authority to believe.
+    nginx: Doors | None = None
+    at: Callable[[str, Path], object] | None = None
     connected: list[object] = field(default_factory=list)
 
     def adapter(self, make: Callable[[], object] | None = None) -> object:
@@ -73,6 +85,7 @@ class Kind:
     """One kind of store. `open(request, way)` starts what it needs, or uses what runs."""
 
     name: str
+    title: str = ""  # of a real server, as docs/stores.md names it
     open: Callable[[pytest.FixtureRequest, Way], AbstractAsyncContextManager[Case]]
     ways: tuple[Way, ...] = tuple(Way)
     servers: bool = True  # whether it starts servers that are installed from packages
@@ -90,13 +103,20 @@ class ProxyFaults:
         """As the protocol says."""
         self._proxy.order(faults.cut_after(kept_bytes), *self._calls[Call.APPEND])
 
+    def hang(self, kept_bytes: int) -> threading.Event:
+        """As the protocol says."""
+        hangs = threading.Event()
+        self._proxy.order(faults.hang_after(kept_bytes, hangs), *self._calls[Call.APPEND])
+        return hangs
+
     def lose(self, call: Call) -> None:
         """As the protocol says."""
         self._proxy.order(_pass_and_lose, *self._calls[call])
 
     def answer(self, call: Call, status: int, *headers: str, early: bool = False, times: int = 1) -> None:
         """As the protocol says."""
-        self._proxy.order(faults.status(status, *headers, early=early), *self._calls[call], times=times)
+        fault = faults.status(status, *headers, early=early, content_type="text/html")  # as proxies speak
+        self._proxy.order(fault, *self._calls[call], times=times)
 
     def count(self, call: Call) -> int:
         """How many bytes of bodies of this kind of call came by."""

@@ -12,11 +12,11 @@ from contract.stores.cases import Way
 from contract.stores.exclusions import EXCLUDED
 
 KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER, SEAWEED_S3, CEPH_S3, AXIS, NODE, SEAWEED)
-_ONE_WAY = {"limited_case": Way.PASSING}  # the proxy of the test stands in the place of the way's own
+_ONE_WAY = {"nginx_case": Way.PASSING}  # its tests choose the door themselves
 
 
 def pytest_generate_tests(metafunc):
-    for name in ("case", "objects_case", "limited_case"):
+    for name in ("case", "objects_case", "nginx_case"):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, list(_params(name, metafunc.definition.name)), indirect=True)
 
@@ -40,4 +40,4 @@ async def case(request):
             await adapter.aclose()
 
 
-objects_case = limited_case = case
+objects_case = nginx_case = case

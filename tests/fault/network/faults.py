@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from fault.network.proxy import Exchange, Fault
 
@@ -25,6 +26,17 @@ def cut_after(count: int) -> Fault:
     async def fault(exchange: Exchange) -> None:
         await exchange.pass_on(count)
         exchange.reset()
+
+    return fault
+
+
+def hang_after(count: int, hangs: threading.Event) -> Fault:
+    """The store gets so many bytes of the body, and then neither more nor an end. `hangs` is set then."""
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.pass_on(count)
+        hangs.set()
+        await asyncio.Event().wait()
 
     return fault
 
@@ -85,13 +97,15 @@ async def portal(exchange: Exchange) -> None:
     await exchange.answer(_response(200, "text/html", PORTAL))
 
 
-def status(code: int, *headers: str, problem: bool = False, early: bool = False) -> Fault:
+def status(
+    code: int, *headers: str, problem: bool = False, early: bool = False, content_type: str = "text/plain"
+) -> Fault:
     """Answer with a status; `early`: before the body was read, and the connection ends at once."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.take(0 if early else None)
         body = b'{"type":"about:blank","title":"no","status":%d,"detail":"a test said so"}' % code
-        kind = "application/problem+json" if problem else "text/plain"
+        kind = "application/problem+json" if problem else content_type
         await exchange.answer(_response(code, kind, body, *headers))
 
     return fault

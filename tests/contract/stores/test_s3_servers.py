@@ -1,4 +1,4 @@
-"""What SeaweedFS and Ceph enforce of S3, as the probe finds it; and locks, from creation to a refused deletion."""
+"""What is special to S3, on SeaweedFS and Ceph: locks, from creation to a refused deletion; orphans; no bucket."""
 
 import contextlib
 import secrets
@@ -11,32 +11,14 @@ from servers.buckets import MachineClock, adapter, make_bucket
 from dockd.core.objects import Piece
 from dockd.errors import StoreUnreachable, UploadLost
 from dockd.model import Category
-from dockd.stores.probing import Answer, Question
 from dockd.stores.s3_parts import MIN_PART_BYTES
-from dockd.stores.s3_probe import BORN_LOCKED, COMPLETE_OVER, LEGAL_HOLD, PARTS_LISTED, believed, probe
+from dockd.stores.s3_probe import believed, probe
 from dockd.stores.s3_records import Believed, Lock, LockMode, parse_objects
 
 pytestmark = pytest.mark.servers
 
 DAYS = 3
 LOCK = Lock(mode=LockMode.COMPLIANCE, days={Category.EVIDENCE: DAYS, Category.NONE: 1})
-YES, NO = Answer.YES, Answer.NO
-ALWAYS = {Question.READ_BACK: YES, Question.RESUME: YES, Question.ABANDON: YES, PARTS_LISTED: NO}
-LOCKS = {Question.LOCKED: YES, LEGAL_HOLD: YES}
-SUMS = (Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK)
-FOUND = {
-    ("seaweed", False): ALWAYS | dict.fromkeys(SUMS, YES) | {Question.OVERWRITE: YES, COMPLETE_OVER: YES},
-    ("ceph", False): ALWAYS | dict.fromkeys(SUMS, NO) | {Question.OVERWRITE: YES, COMPLETE_OVER: NO},
-    ("seaweed", True): ALWAYS
-    | LOCKS
-    | dict.fromkeys(SUMS, YES)
-    | {Question.OVERWRITE: YES, COMPLETE_OVER: YES, BORN_LOCKED: YES},
-    # A versioned bucket of Ceph 16 takes a second object whatever If-None-Match says, and drops a multipart's lock.
-    ("ceph", True): ALWAYS
-    | LOCKS
-    | dict.fromkeys(SUMS, NO)
-    | {Question.OVERWRITE: NO, COMPLETE_OVER: NO, BORN_LOCKED: NO},
-}
 
 
 async def _bucket(server, *, lock, **settings):
@@ -44,17 +26,6 @@ async def _bucket(server, *, lock, **settings):
     store = adapter(server, bucket, lock=LOCK if lock else None, part_bytes=MIN_PART_BYTES, **settings)
     await make_bucket(store, lock=lock)
     return store
-
-
-@pytest.mark.parametrize(("server", "lock"), list(FOUND), ids=str)
-async def test_what_the_probe_finds(request, server, lock):
-    store = await _bucket(request.getfixturevalue(server), lock=lock)
-    async with contextlib.aclosing(store):
-        found = await probe(store, random=secrets.token_bytes, clock=MachineClock())
-        assert {one.question: one.answer for one in found} == FOUND[server, lock], found
-        broken = {one.question for one in found if one.broken_claim}
-        assert broken == ({BORN_LOCKED} if (server, lock) == ("ceph", True) else set())
-        assert [one async for one in store.bucket.unfinished("")] == []
 
 
 async def _stored(store, clip):
@@ -103,3 +74,16 @@ async def test_a_bucket_that_is_not_there_holds_everything_back(seaweed, ceph):
         async with contextlib.aclosing(store):
             with pytest.raises(StoreUnreachable, match="bucket"):
                 await store.register(clip.acquisition, clip.manifest, len(clip.content))
+
+
+@pytest.mark.parametrize("server", ["seaweed", "ceph"])
+async def test_parts_that_nobody_will_complete_are_found_and_dropped(request, server):
+    store = await _bucket(request.getfixturevalue(server), lock=False)
+    async with contextlib.aclosing(store):
+        wanted, orphan = Clip(Keys()), Clip(Keys())
+        for clip in (wanted, orphan):
+            await store.register(clip.acquisition, clip.manifest, len(clip.content))
+        assert await store.clear_orphans({wanted.acquisition}) == (orphan.acquisition,)
+        left = [one.key async for one in store.bucket.unfinished("")]
+        assert len(left) == 1
+        assert wanted.acquisition in left[0]
