@@ -49,6 +49,7 @@ _DOOR = """
             client_max_body_size {limit};
             proxy_request_buffering {buffering};
             proxy_pass {target};
+            {more}
         }}
     }}
 """
@@ -66,8 +67,11 @@ class Doors:
 
 
 @contextmanager
-def doors(target: str, ports: list[int] | None = None) -> Iterator[Doors]:
-    """An nginx before `target`, "http://127.0.0.1:PORT" or https; at these three ports, where they are given."""
+def doors(target: str, ports: list[int] | None = None, *, more: str = "") -> Iterator[Doors]:
+    """An nginx before `target`, "http://127.0.0.1:PORT" or https; at these three ports, where they are given.
+
+    `more`: what else its configuration says of every request.
+    """
     nginx = program("nginx", "apt-get install nginx")
     chosen = ports or free_ports(3)
     servers = Servers("nginx")
@@ -75,7 +79,7 @@ def doors(target: str, ports: list[int] | None = None) -> Iterator[Doors]:
         certificate(servers.directory)
         kinds = (("0", "on"), ("0", "off"), ("1m", "off"))
         text = "".join(
-            _DOOR.format(port=port, limit=limit, buffering=buffering, target=_origin(target))
+            _DOOR.format(port=port, limit=limit, buffering=buffering, target=_origin(target), more=more)
             for port, (limit, buffering) in zip(chosen, kinds, strict=True)
         )
         (servers.directory / "nginx.conf").write_text(
