@@ -156,6 +156,7 @@ class Point(StrEnum):
     PART_GONE = "part.gone", Side.RECEIVER, Act.WHOLE, "the bytes of an upload that is no more go"
     DROPPED_ROW = "row.dropped", Side.RECEIVER, Act.WHOLE, "an unfinished upload is forgotten"
     VERIFIED_ROW = "row.verified", Side.RECEIVER, Act.WHOLE, "an upload whose digest is right is closed for good"
+    SHARED_ROW = "row.shared", Side.RECEIVER, Act.WHOLE, "another station's object stands for a clip, or no longer"
     PLACE_SYNC = "place.sync", Side.RECEIVER, Act.WHOLE, "the directory of a stored clip is made durable"
     STORED_DATA = "stored-manifest.data", Side.RECEIVER, Act.WRITE, "manifest and signature are written into it"
     STORED_SYNC = "stored-manifest.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"

@@ -1,8 +1,10 @@
-"""`dockd receiver`: the evidence receiver, in the foreground; `enrol`: let a station in; `accept-log`: its log anew."""
+"""`dockd receiver`: the evidence receiver, in the foreground; and what people at the store do and look at."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,16 @@ def register(subparsers: Any) -> None:
     accepting.add_argument("--generation", metavar="N", type=int, required=True, help="the new log's generation")
     _add_place(accepting)
     accepting.set_defaults(handler=accept_log)
+    listing = actions.add_parser(
+        "uploads",
+        help="list uploads that are unfinished, and those that nobody came back for",
+        description="List the uploads that are unfinished: of which station, since when, how much is there, when they "
+        "expire; and those that expired (docs/receiver.md). A running receiver is not disturbed.",
+        epilog="Example: dockd receiver uploads --json --config /etc/dockd/receiver.toml",
+    )
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_place(listing)
+    listing.set_defaults(handler=uploads)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +102,19 @@ def accept_log(args: argparse.Namespace) -> int:
         print("Entry 0 of the new log has to name that log, and no fewer entries (`before`): compare, before anything")
         print("else is done, with `dockd custody show` at the station.")
     print(f"Accepted: {done.origin}. Its next checkpoint is cosigned, and the station erases again.")
+    return 0
+
+
+def uploads(args: argparse.Namespace) -> int:
+    """List. Raises ConfigError where there is no catalogue."""
+    from dockd.receiver.left import uploads_left
+
+    empty = True
+    for one in uploads_left(_directory(args)):
+        empty = False
+        print(json.dumps(one.to_json(), sort_keys=True) if args.json else one.sentence())
+    if empty and not args.json:
+        print("No upload is unfinished, and none expired.", file=sys.stderr)
     return 0
 
 

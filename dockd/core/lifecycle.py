@@ -59,7 +59,7 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"  # the store lacks it
     REGISTERED = "registered"  # the store has accepted the manifest
-    FINISHED = "finished"  # all is at a store that does not sign, and is still to be compared
+    FINISHED = "finished"  # the store has all of it, and is still to confirm it
     CONFIRMED = "confirmed"  # verified: a receipt, the store's checksums, or what was read back
     GIVEN_UP = "given_up"  # the store will never take it, or its sealed file is gone
 
@@ -70,6 +70,7 @@ class DeliveryEvent(StrEnum):
     REGISTERED = "registered"
     REOPENED = "reopened"  # the store lost what it had accepted
     FINISHED = "finished"
+    SHARED = "shared"  # another station's object stands for it: nothing is sent
     CONFIRMED = "confirmed"
     RETRACTED = "retracted"  # the store lost what it had confirmed, and an operator accepted that
     REFUSED = "refused"  # for good
@@ -161,6 +162,7 @@ DELIVERY: Mapping[tuple[DeliveryState | None, DeliveryEvent], DeliveryState] = {
     (S.WAITING, V.UNSENDABLE): S.GIVEN_UP,
     (S.REGISTERED, V.REOPENED): S.WAITING,
     (S.REGISTERED, V.FINISHED): S.FINISHED,
+    (S.REGISTERED, V.SHARED): S.FINISHED,
     (S.REGISTERED, V.CONFIRMED): S.CONFIRMED,
     (S.REGISTERED, V.REFUSED): S.GIVEN_UP,
     (S.REGISTERED, V.UNSENDABLE): S.GIVEN_UP,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from dockd.model import StoreId
+from dockd.model import StationId, StoreId
 
 
 class EraseWhen(StrEnum):
@@ -37,6 +37,7 @@ class PolicyStore:
     fallback_for: StoreId | None = None  # it gets clips only while that one is out of reach
     min_retention: timedelta = timedelta(0)  # a confirmation for less is none
     place: str = ""  # where it keeps objects, of a store that does not sign: its id is made of this
+    trust_stations: frozenset[StationId] = frozenset()  # whose objects it may sign for in place of this station's own
 
 
 class StorePolicy:
@@ -123,6 +124,7 @@ class StorePolicy:
                     "min_retention_days": one.min_retention.days,
                 }
                 | ({"place": one.place} if one.place else {})
+                | ({"trust_stations": sorted(one.trust_stations)} if one.trust_stations else {})
                 for one in self.stores
             ],
         }

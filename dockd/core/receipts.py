@@ -1,6 +1,8 @@
 """Receipts and holding statements: what a store signs, and how a station verifies it before it believes a word.
 
 Bytes in, verified object out: a VerifiedReceipt or VerifiedHolding is made by the verifiers here and nowhere else.
+Version 1 is about the station's own sealed clip, version 2 about another station's (`shared`): whether that one may
+stand for this one is not verified here, but where the statement is believed (core.twins).
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from dockd.core import canonical
 from dockd.core import manifest as manifests
 from dockd.core.fields import Fields
 from dockd.core.sshsig import HOLDING, RECEIPT, PublicKey, verify
+from dockd.core.twins import Shared, shared_of, take_shared
 from dockd.errors import VerificationFailed
 from dockd.model import AcquisitionId, Digest, SignedBytes, StationId, StoreId
 
 RECEIPT_TYPE, HOLDING_TYPE = "receipt", "holding"
 NO_PREVIOUS = Digest("sha256:" + "0" * 64)  # what the first receipt to a station names as the one before
-_NONCE_BYTES, _ROOT_BYTES = 32, 32
+_NONCE_BYTES, _ROOT_BYTES, _SHOWN_BYTES = 32, 32, 32
+_NEWEST = 2
+_OF_THE_OBJECT = ("sealed_digest", "sealed_size_bytes")  # another station's has its own
 _TOKEN = object()
 
 
@@ -37,6 +42,7 @@ class _Verified:
     at: datetime
     retention_until: datetime
     payload_digest: Digest
+    shared: Shared | None  # where it is about another station's object
 
     def __post_init__(self, token: object) -> None:
         if token is not _TOKEN:
@@ -54,6 +60,7 @@ class VerifiedReceipt(_Verified):
     previous: Digest
     witnessed_size: int  # of this station's custody log, as the store had cosigned it by then
     witnessed_root: bytes
+    shown: bytes | None  # of another station's object: `core.challenge.range_digest` of all of it, for the nonce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +91,16 @@ def build_receipt(
     witnessed_root: bytes,
     at: datetime,
     retention_until: datetime,
+    other: tuple[bytes, bytes] | None = None,
 ) -> bytes:
-    """The bytes that a store signs in namespace RECEIPT. `receipt_seq` counts from 1 for each station."""
+    """The bytes that a store signs in namespace RECEIPT. `receipt_seq` counts from 1 for each station.
+
+    `other`: the manifest of the other station whose object it is, and what was shown of that (VerifiedReceipt).
+    """
     stated = manifests.decode(signed_manifest)
-    record = _common(store, signed_manifest, stated, at, retention_until)
+    record = _common(store, signed_manifest, stated, at, retention_until, other and other[0])
+    if other is not None:
+        record["shares"]["shown"] = other[1].hex()
     return canonical.encode(
         record
         | {
@@ -101,23 +114,36 @@ def build_receipt(
 
 
 def build_holding(
-    *, store: StoreId, signed_manifest: bytes, nonce: bytes, at: datetime, retention_until: datetime
+    *,
+    store: StoreId,
+    signed_manifest: bytes,
+    nonce: bytes,
+    at: datetime,
+    retention_until: datetime,
+    other: bytes | None = None,
 ) -> bytes:
-    """The bytes that a store signs in namespace HOLDING, after it looked at the object."""
+    """The bytes that a store signs in namespace HOLDING, after it looked at the object; `other` as for a receipt."""
     stated = manifests.decode(signed_manifest)
-    record = _common(store, signed_manifest, stated, at, retention_until)
+    record = _common(store, signed_manifest, stated, at, retention_until, other)
     return canonical.encode(record | {"type": HOLDING_TYPE, "nonce": nonce.hex()})
 
 
 def verify_receipt(
-    signed: SignedBytes, *, store_key: PublicKey, store: StoreId, station: StationId, manifest: bytes
+    signed: SignedBytes,
+    *,
+    store_key: PublicKey,
+    store: StoreId,
+    station: StationId,
+    manifest: bytes,
 ) -> VerifiedReceipt:
     """Verify a receipt for exactly these manifest bytes. Raises VerificationFailed."""
     verify(store_key, RECEIPT, signed.payload, signed.signature)
-    fields = Fields(canonical.decode(signed.payload, type_=RECEIPT_TYPE), RECEIPT_TYPE)
+    fields, shares = _opened(signed.payload, RECEIPT_TYPE)
     witnessed = fields.inner("witnessed")
+    shown = shares.hex("shown", _SHOWN_BYTES) if shares else None
     receipt = VerifiedReceipt(
-        **_verified_common(fields, signed, store, station, manifest),
+        **_verified_common(fields, shares, signed, store, station, manifest),
+        shown=shown,
         receipt_seq=fields.count("receipt_seq"),
         previous=fields.digest("previous"),
         witnessed_size=witnessed.count("size"),
@@ -143,8 +169,8 @@ def verify_holding(
 ) -> VerifiedHolding:
     """Verify a holding statement that answers exactly this nonce. Raises VerificationFailed."""
     verify(store_key, HOLDING, signed.payload, signed.signature)
-    fields = Fields(canonical.decode(signed.payload, type_=HOLDING_TYPE), HOLDING_TYPE)
-    holding = VerifiedHolding(**_verified_common(fields, signed, store, station, manifest))
+    fields, shares = _opened(signed.payload, HOLDING_TYPE)
+    holding = VerifiedHolding(**_verified_common(fields, shares, signed, store, station, manifest))
     fields.end()
     if holding.nonce != nonce:
         raise VerificationFailed("the holding statement answers another question: it may be an old one")
@@ -156,7 +182,7 @@ def stated_witness(payload: bytes) -> StatedWitness:
 
     Whether the store signed these bytes is the caller's to check, or to say that it was not.
     """
-    fields = Fields(canonical.decode(payload, type_=RECEIPT_TYPE), RECEIPT_TYPE)
+    fields = Fields(canonical.decode(payload, type_=RECEIPT_TYPE, newest=_NEWEST), RECEIPT_TYPE)
     witnessed = fields.inner("witnessed")
     return StatedWitness(
         store=StoreId(fields.uuid("store")),
@@ -185,26 +211,51 @@ def check_succession(previous: VerifiedReceipt | None, receipt: VerifiedReceipt)
         )
 
 
-def _common(
-    store: StoreId, signed_manifest: bytes, stated: manifests.Manifest, at: datetime, retention_until: datetime
+def _opened(payload: bytes, type_: str) -> tuple[Fields, Fields | None]:
+    """A statement to be taken apart, and what version 2 says of the object's own station."""
+    record = canonical.decode(payload, type_=type_, newest=_NEWEST)
+    fields = Fields(record, type_)
+    return fields, fields.inner("shares") if record["v"] == _NEWEST else None
+
+
+def _common(  # noqa: PLR0917  what a statement is made of
+    store: StoreId,
+    signed_manifest: bytes,
+    stated: manifests.Manifest,
+    at: datetime,
+    retention_until: datetime,
+    other: bytes | None,
 ) -> dict[str, Any]:
-    return {
-        "v": 1,
+    held = stated
+    more: dict[str, Any] = {"v": 1}
+    if other is not None:
+        held = manifests.decode(other)
+        more = {"v": _NEWEST, "shares": shared_of(held, other).record()}
+    return more | {
         "store": store,
         "station": stated.station,
         "acquisition": stated.acquisition,
         "manifest": canonical.digest(signed_manifest),
-        "sealed": {"digest": stated.sealed_digest, "size_bytes": stated.sealed_size_bytes},
+        "sealed": {"digest": held.sealed_digest, "size_bytes": held.sealed_size_bytes},
         "at": canonical.format_time(at),
         "retention_until": canonical.format_time(retention_until),
     }
 
 
-def _verified_common(
-    fields: Fields, signed: SignedBytes, store: StoreId, station: StationId, manifest_bytes: bytes
+def _verified_common(  # noqa: PLR0917  what a statement is compared with
+    fields: Fields,
+    shares: Fields | None,
+    signed: SignedBytes,
+    store: StoreId,
+    station: StationId,
+    manifest_bytes: bytes,
 ) -> dict[str, Any]:
     """The common fields, checked against the station's own manifest."""
     stated = manifests.decode(manifest_bytes)
+    shared = None
+    if shares is not None:
+        shared = take_shared(shares)
+        shares.end()
     sealed = fields.inner("sealed")
     found = {
         "store": fields.uuid("store"),
@@ -224,10 +275,11 @@ def _verified_common(
         "sealed_size_bytes": stated.sealed_size_bytes,
     }
     for key, value in wanted.items():
-        if found[key] != value:
+        if found[key] != value and not (shared is not None and key in _OF_THE_OBJECT):
             raise VerificationFailed(f"the store signed for another {key}: {found[key]}, not {value}")
     return found | {
         "token": _TOKEN,
+        "shared": shared,
         "nonce": fields.hex("nonce", _NONCE_BYTES),
         "at": fields.time("at"),
         "retention_until": fields.time("retention_until"),

@@ -25,6 +25,8 @@ class Call(StrEnum):
     RECEIPT = "receipt"
     RANGES = "ranges"
     HOLDING = "holding"
+    TWINS = "twins"  # what other stations brought of the same clip
+    SHARE = "share"  # let another's object stand for it
     WITNESS = "witness"
     FINISH = "finish"  # make the objects whole, at a store that does not sign
     LOOK = "look"  # ask for an object's description
@@ -115,6 +117,15 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.RANGES, 413): R.UNUSABLE,
     (Call.RANGES, 422): R.UNUSABLE,
     (Call.HOLDING, 409): R.INCOMPLETE,
+    (Call.TWINS, 400): R.GONE,  # whatever speaks against asking speaks against no clip: it is sent
+    (Call.TWINS, 403): R.GONE,
+    (Call.TWINS, 405): R.GONE,
+    (Call.TWINS, 422): R.GONE,
+    (Call.SHARE, 400): R.GONE,
+    (Call.SHARE, 403): R.GONE,
+    (Call.SHARE, 405): R.GONE,
+    (Call.SHARE, 409): R.GONE,
+    (Call.SHARE, 422): R.GONE,
     (Call.WITNESS, 403): R.UNUSABLE,
     (Call.WITNESS, 404): R.UNUSABLE,
     (Call.WITNESS, 413): R.UNUSABLE,

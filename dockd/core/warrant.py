@@ -13,9 +13,10 @@ from dockd.core.confirmation import Kind, VerifiedObjects, VerifiedPresence
 from dockd.core.fields import Fields
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import Manifest, encode
-from dockd.core.policy import StorePolicy
+from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.remnants import may_be_left, remnant_of
+from dockd.core.twins import VerifiedTwin, differences
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
     Acquisition,
@@ -42,6 +43,7 @@ class SignedConfirmation:
     receipt: VerifiedReceipt
     holding: VerifiedHolding
     asked_at: datetime  # by the station's clock, with the holding statement's nonce
+    twin: VerifiedTwin | None = None  # where the two are about another station's object
 
     @property
     def store(self) -> StoreId:
@@ -288,7 +290,8 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
         "what it said is not of right now": not timedelta(0) <= now - one.asked_at <= HOLDING_FRESH,
     }
     if isinstance(one, SignedConfirmation):
-        unmet |= _signed_conditions(one.receipt, one.holding, manifest)
+        unmet |= _signed_conditions(one, manifest)
+        unmet |= _twin_conditions(one, manifest, configured)
         confirmed_at, kept_until = one.receipt.at, min(one.receipt.retention_until, one.holding.retention_until)
     else:
         unmet |= _object_conditions(one.objects, one.presence, manifest)
@@ -300,13 +303,37 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
     return unmet
 
 
-def _signed_conditions(receipt: VerifiedReceipt, holding: VerifiedHolding, manifest: Manifest) -> dict[str, bool]:
-    for_this = _subject(manifest)
+def _signed_conditions(one: SignedConfirmation, manifest: Manifest) -> dict[str, bool]:
+    receipt, holding = one.receipt, one.holding
     return {
-        "the receipt is for another acquisition": _said_of(receipt) != for_this,
-        "the holding statement is for another acquisition": _said_of(holding) != for_this,
+        "the receipt is for another acquisition": not _is_about(receipt, manifest, one.twin),
+        "the holding statement is for another acquisition": not _is_about(holding, manifest, one.twin),
         "receipt and holding statement are by two stores": receipt.store != holding.store,
     }
+
+
+def _is_about(said: VerifiedReceipt | VerifiedHolding, manifest: Manifest, twin: VerifiedTwin | None) -> bool:
+    """Whether the store holds the clip's own object, or the very one of the other station that its twin is."""
+    if said.shared is None:
+        return _said_of(said) == _subject(manifest)
+    whose = said.station, said.acquisition, said.manifest_digest
+    own = manifest.station, manifest.acquisition, canonical.digest(encode(manifest))
+    return twin is not None and whose == own and twin.is_meant(said.shared, said.sealed_digest, said.sealed_size_bytes)
+
+
+def _twin_conditions(one: SignedConfirmation, manifest: Manifest, configured: PolicyStore | None) -> dict[str, bool]:
+    """Another station's object may stand for this clip's own: what is sealed there is what both own reads found."""
+    shared, twin = one.receipt.shared or one.holding.shared, one.twin
+    if shared is None:
+        return {}
+    listed = configured is not None and shared.station in configured.trust_stations
+    unmet = {
+        f"it has the object of station {shared.station}, which is not one of its trust_stations": not listed,
+        "the manifest of the other station, whose object it has, was not verified": twin is None,
+        "the other station's object was compared with another clip": twin is not None and twin.own != manifest,
+    }
+    reasons = () if twin is None else differences(manifest, twin.other)
+    return unmet | {f"of the other station's object: {reason}": True for reason in reasons}
 
 
 def _object_conditions(objects: VerifiedObjects, presence: VerifiedPresence, manifest: Manifest) -> dict[str, bool]:

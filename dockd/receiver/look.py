@@ -10,7 +10,7 @@ from dockd import faults as no
 from dockd.faultpoints import Point
 from dockd.faults import Faults
 from dockd.receiver.layout import Stored
-from dockd.receiver.part import hash_file
+from dockd.receiver.part import hash_file, hash_shown
 from dockd.receiver.rows import Announced
 
 
@@ -41,8 +41,22 @@ def look(stored: Stored, one: Announced, *, rehash: bool) -> None:
         digest = hash_file(stored.clip, one.size_bytes).hexdigest()
         if "sha256:" + digest != one.sealed_digest:
             raise Gone(f"{stored.clip} has the digest {digest}")
+    look_at_manifest(stored, one)
+
+
+def look_at_manifest(stored: Stored, one: Announced) -> None:
+    """Raises OSError where the manifest beside an object is not the one that was signed for."""
     if stored.manifest.read_bytes() != one.manifest.payload:
         raise OSError(f"{stored.manifest} is not the manifest that was signed for")
+
+
+def look_whole(stored: Stored, one: Announced, nonce: bytes) -> bytes:
+    """Read all of the object, now. Returns the digest of `nonce` and its bytes. Raises as `look` does."""
+    look(stored, one, rehash=False)
+    digest, shown = hash_shown(stored.clip, one.size_bytes, nonce)
+    if "sha256:" + digest.hex() != one.sealed_digest:
+        raise Gone(f"{stored.clip} has the digest {digest.hex()}")
+    return shown
 
 
 def set_aside(path: Path, faults: Faults = no.NONE) -> None:

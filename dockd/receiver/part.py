@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -122,13 +122,8 @@ class Part:
 def hash_digest(descriptor: int, size_bytes: int) -> Hash:
     """SHA-256 over the first bytes of a file. Raises OSError, also where it has fewer."""
     hash_ = hashlib.sha256()
-    position = 0
-    while position < size_bytes:
-        block = os.pread(descriptor, min(_READ_BYTES, size_bytes - position), position)
-        if not block:
-            raise OSError(errno.EIO, f"the file ends at {position}, not at {size_bytes}")
+    for block in _blocks(descriptor, size_bytes):
         hash_.update(block)
-        position += len(block)
     return hash_
 
 
@@ -139,6 +134,29 @@ def hash_file(path: Path, size_bytes: int) -> Hash:
         return hash_digest(descriptor, size_bytes)
     finally:
         os.close(descriptor)
+
+
+def hash_shown(path: Path, size_bytes: int, nonce: bytes) -> tuple[bytes, bytes]:
+    """SHA-256 over the first bytes of a file, and the same with `nonce` before them, in one pass. Raises OSError."""
+    plain, shown = hashlib.sha256(), hashlib.sha256(nonce)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for block in _blocks(descriptor, size_bytes):
+            plain.update(block)
+            shown.update(block)
+    finally:
+        os.close(descriptor)
+    return plain.digest(), shown.digest()
+
+
+def _blocks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    position = 0
+    while position < size_bytes:
+        block = os.pread(descriptor, min(_READ_BYTES, size_bytes - position), position)
+        if not block:
+            raise OSError(errno.EIO, f"the file ends at {position}, not at {size_bytes}")
+        yield block
+        position += len(block)
 
 
 def hash_ranges(path: Path, nonce: bytes, wanted: Sequence[Range]) -> tuple[bytes, ...]:

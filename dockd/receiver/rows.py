@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from dockd.core.manifest import Manifest
 from dockd.model import AcquisitionId, Digest, SignedBytes, StationId
 
 OPEN, VERIFIED, STORED = "open", "verified", "stored"
+_TWINS = 3  # of one clip, in one answer
+_EXPIRED_KEPT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,6 +32,15 @@ class Announced:
     stanzas: int
     durable_bytes: int
     expires_at: datetime
+    announced_at: datetime | None = None  # None: by a version that did not keep it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Whose object an acquisition's clip is. `shown`: SHA-256 of the acquisition's nonce and that whole object."""
+
+    holder: Announced
+    shown: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +95,15 @@ def drop_sessions(db: sqlite3.Connection, now: datetime) -> None:
 # --- acquisitions
 
 
-def add_announced(db: sqlite3.Connection, one: Announced) -> None:
-    """Keep a new announcement. Raises sqlite3.IntegrityError where id, upload or ciphertext is there already."""
+def add_announced(db: sqlite3.Connection, one: Announced, stated: Manifest) -> None:
+    """Keep a new announcement with what its manifest says.
+
+    Raises sqlite3.IntegrityError where id, upload or ciphertext is there already.
+    """
     db.execute(
         "INSERT INTO acquisition (station, acquisition, upload, state, manifest, signature, manifest_digest,"
-        " sealed_digest, size_bytes, stanzas, durable_bytes, expires_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " sealed_digest, size_bytes, stanzas, durable_bytes, expires_us, announced_us, plaintext_digest, camera_serial)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             one.station,
             one.acquisition,
@@ -99,8 +117,12 @@ def add_announced(db: sqlite3.Connection, one: Announced) -> None:
             one.stanzas,
             one.durable_bytes,
             to_us(one.expires_at),
+            one.announced_at and to_us(one.announced_at),
+            stated.plaintext_digest,
+            stated.camera.serial,
         ),
     )
+    db.execute("DELETE FROM expired WHERE station = ? AND acquisition = ?", (one.station, one.acquisition))
 
 
 def announced(db: sqlite3.Connection, station: StationId, acquisition: str) -> Announced | None:
@@ -179,9 +201,76 @@ def expired(db: sqlite3.Connection, now: datetime) -> list[str]:
     return [row["upload"] for row in rows]
 
 
+def note_expired(db: sqlite3.Connection, one: Announced, now: datetime) -> None:
+    """Remember an upload that nobody came back for; only the newest of them are kept."""
+    db.execute(
+        "INSERT OR REPLACE INTO expired VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            one.station,
+            one.acquisition,
+            one.size_bytes,
+            one.durable_bytes,
+            one.announced_at and to_us(one.announced_at),
+            to_us(now),
+        ),
+    )
+    db.execute(
+        "DELETE FROM expired WHERE (station, acquisition) NOT IN"
+        " (SELECT station, acquisition FROM expired ORDER BY expired_us DESC LIMIT ?)",
+        (_EXPIRED_KEPT,),
+    )
+
+
 def uploads(db: sqlite3.Connection) -> set[str]:
     """Every upload whose file may still be in the upload space."""
     return {row["upload"] for row in db.execute("SELECT upload FROM acquisition WHERE state <> 'stored'")}
+
+
+# --- clips that two stations brought
+
+
+def twins(db: sqlite3.Connection, stated: Manifest, stations: Collection[StationId]) -> list[Announced]:
+    """What these stations brought of the same camera and plaintext and was signed for; the newest first, few."""
+    rows = db.execute(
+        "SELECT * FROM acquisition AS one WHERE state = 'stored' AND plaintext_digest = ? AND camera_serial = ?"
+        " AND station IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM share"
+        " WHERE share.station = one.station AND share.acquisition = one.acquisition)"
+        " ORDER BY acquisition DESC LIMIT ?",
+        (stated.plaintext_digest, stated.camera.serial, json.dumps(sorted(stations)), _TWINS),
+    )
+    return [_announced(row) for row in rows]
+
+
+def share(db: sqlite3.Connection, one: Announced) -> Share | None:
+    """Whose object an acquisition's clip is; None where it has bytes of its own."""
+    row = db.execute(
+        "SELECT acquisition.*, shown FROM share JOIN acquisition"
+        " ON acquisition.station = share.holder AND acquisition.acquisition = share.held"
+        " WHERE share.station = ? AND share.acquisition = ?",
+        (one.station, one.acquisition),
+    ).fetchone()
+    return Share(holder=_announced(row), shown=row["shown"]) if row else None
+
+
+def add_share(db: sqlite3.Connection, one: Announced, share: Share) -> None:
+    """Close an open upload: its clip is another's object from here on."""
+    db.execute(
+        "INSERT INTO share VALUES (?, ?, ?, ?, ?)",
+        (one.station, one.acquisition, share.holder.station, share.holder.acquisition, share.shown),
+    )
+    db.execute(
+        "UPDATE acquisition SET state = 'verified', durable_bytes = size_bytes WHERE upload = ? AND state = 'open'",
+        (one.upload,),
+    )
+
+
+def drop_share(db: sqlite3.Connection, one: Announced, expires_at: datetime) -> None:
+    """The other's object is no more: take this acquisition's own bytes, from the first. A receipt stands."""
+    db.execute("DELETE FROM share WHERE station = ? AND acquisition = ?", (one.station, one.acquisition))
+    db.execute(
+        "UPDATE acquisition SET state = 'open', durable_bytes = 0, expires_us = ? WHERE upload = ?",
+        (to_us(expires_at), one.upload),
+    )
 
 
 # --- receipts
@@ -245,6 +334,7 @@ def _announced(row: sqlite3.Row) -> Announced:
         stanzas=row["stanzas"],
         durable_bytes=row["durable_bytes"],
         expires_at=from_us(row["expires_us"]),
+        announced_at=None if row["announced_us"] is None else from_us(row["announced_us"]),
     )
 
 

@@ -23,6 +23,7 @@ from dockd.receiver.layout import Layout
 from dockd.receiver.protocol import PatientProtocol
 from dockd.receiver.sessions import Sessions
 from dockd.receiver.settings import ReceiverSettings
+from dockd.receiver.sharing import Sharing
 from dockd.receiver.tus import Tus
 from dockd.receiver.uploads import Uploads
 from dockd.receiver.vault import Vault
@@ -133,9 +134,10 @@ def _wire(
 ) -> ASGIApp:
     sessions = Sessions(catalogue=catalogue, layout=layout, settings=settings, clock=clock, random=random)
     vault = Vault(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock, random=random)
+    sharing = Sharing(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads)
     witness = Witness(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
     tus = Tus(sessions=sessions, uploads=uploads, vault=vault, settings=settings, clock=clock)
-    return build(Calls(sessions=sessions, vault=vault, witness=witness), tus, clock)
+    return build(Calls(sessions=sessions, vault=vault, sharing=sharing, witness=witness), tus, clock)
 
 
 def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:

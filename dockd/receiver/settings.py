@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from dockd.core.sshsig import SigningKey
-from dockd.model import StoreId
+from dockd.model import StationId, StoreId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class ReceiverSettings:
     upload_expiry: timedelta = timedelta(days=14)  # since the last byte arrived
     max_clip_bytes: int = 64 * 1024**3  # of a sealed clip
     reserve_bytes: int = 256 * 1024**2  # of the disk, never promised to an upload
+    lookups: Mapping[StationId, frozenset[StationId]] = field(default_factory=dict)  # who may ask about whose clips
     holding_rehash: bool = False  # read the whole object again for each holding statement
     stall: timedelta = timedelta(seconds=60)  # a PATCH that brings no byte for so long is ended
     takeover: timedelta = timedelta(seconds=10)  # ... and for so long gives way to another PATCH of its upload

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dockd.core.canonical import format_time
 from dockd.faultpoints import Point
 from dockd.keep.durable import fsync_directory
 from dockd.model import Clock, StationId
@@ -129,8 +130,15 @@ class Uploads:
             with suppress(Problem):
                 async with self.hold(upload):
                     one = await self._catalogue.run(partial(_by_upload, upload))
-                    if one is not None and one.expires_at <= now and await self._drop(upload):
-                        _log.warning("upload_expired", station=one.station, acquisition=one.acquisition)
+                    if one is not None and one.expires_at <= now and await self._drop(upload, expired=one):
+                        _log.warning(
+                            "upload_expired",
+                            station=one.station,
+                            acquisition=one.acquisition,
+                            size_bytes=one.size_bytes,
+                            durable_bytes=one.durable_bytes,
+                            announced_at=one.announced_at and format_time(one.announced_at),
+                        )
 
     async def sweep(self) -> None:
         """Remove files of the upload space that no row stands for. Called before the first request."""
@@ -285,8 +293,16 @@ class Uploads:
         )
         return replace(one, durable_bytes=durable_bytes, expires_at=expires_at)
 
-    async def _drop(self, upload: str) -> bool:
-        if not await self._catalogue.run(lambda db: rows.drop_announced(db, upload), Point.DROPPED_ROW):
+    async def _drop(self, upload: str, expired: Announced | None = None) -> bool:
+        now = self._clock.now()
+
+        def drop(db: sqlite3.Connection) -> bool:
+            done = rows.drop_announced(db, upload)
+            if done and expired is not None and rows.announced_by_upload(db, upload) is None:
+                rows.note_expired(db, expired, now)
+            return done
+
+        if not await self._catalogue.run(drop, Point.DROPPED_ROW):
             return False
         self._live[upload].hash = None
         path, faults = self._layout.upload(upload), self._layout.faults

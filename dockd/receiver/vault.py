@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import shutil
 import sqlite3
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
-from dockd import faultpoints
 from dockd.core import canonical, manifest, receipts, sshsig
 from dockd.core.challenge import Range
 from dockd.core.manifest import Manifest
@@ -19,16 +18,15 @@ from dockd.core.merkle import EMPTY_ROOT
 from dockd.core.sealing import sealed_size
 from dockd.errors import VerificationFailed
 from dockd.faultpoints import Point
-from dockd.faults import Faults
-from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
-from dockd.receiver.layout import Layout, Stored, signature_of
-from dockd.receiver.look import Gone, look, set_aside
+from dockd.receiver.layout import Layout
+from dockd.receiver.look import Gone, look, look_at_manifest
 from dockd.receiver.part import HeaderWrong, check_header, hash_ranges, read_prefix
+from dockd.receiver.places import keep_receipt, take_over, take_over_shared
 from dockd.receiver.problems import Kind, Problem
-from dockd.receiver.rows import Announced, Given
+from dockd.receiver.rows import Announced, Given, Share
 from dockd.receiver.sessions import Caller
 from dockd.receiver.settings import ReceiverSettings
 from dockd.receiver.uploads import Uploads, disk_full
@@ -80,6 +78,7 @@ class Vault:
             stanzas=len(stated.recipients),
             durable_bytes=0,
             expires_at=self._clock.now() + self._settings.upload_expiry,
+            announced_at=self._clock.now(),
         )
 
         def add(db: sqlite3.Connection) -> tuple[Announced, bool]:
@@ -93,7 +92,7 @@ class Vault:
                     "stands; a person has to find out why there are two",
                 )
             self._require_room(db, free, one.size_bytes)
-            rows.add_announced(db, one)
+            rows.add_announced(db, one, stated)
             return one, True
 
         found, new = await self._catalogue.run(add, Point.ANNOUNCED_ROW)
@@ -110,11 +109,11 @@ class Vault:
                 if one.state == rows.OPEN:
                     one = await self._check_complete(one)
                 if one.state == rows.VERIFIED:
-                    await asyncio.to_thread(_take_over, self._layout, one)
+                    await self._put_away(one)
         given = await self._given(one)
         # Durable as files too before anyone is told; after a crash in between the next asking comes here again.
         stored = self._layout.stored(one.station, one.acquisition)
-        await asyncio.to_thread(_keep_receipt, stored, given.signed, self._layout.faults)
+        await asyncio.to_thread(keep_receipt, stored, given.signed, self._layout.faults)
         return given.signed
 
     async def ranges(
@@ -122,9 +121,10 @@ class Vault:
     ) -> tuple[bytes, ...]:
         """Digests of ranges of the object, read from it now."""
         one, _ = await self._signed_for(station, acquisition)
-        if any(piece.offset + piece.length > one.size_bytes for piece in wanted):
-            raise Problem(Kind.MALFORMED, f"a range ends beyond the sealed clip, which has {one.size_bytes} bytes")
-        stored = self._layout.stored(one.station, one.acquisition)
+        held = await self._held(one)
+        if any(piece.offset + piece.length > held.size_bytes for piece in wanted):
+            raise Problem(Kind.MALFORMED, f"a range ends beyond the sealed clip, which has {held.size_bytes} bytes")
+        stored = self._layout.stored(held.station, held.acquisition)
         try:
             return await asyncio.to_thread(hash_ranges, stored.clip, nonce, wanted)
         except OSError as error:
@@ -133,8 +133,9 @@ class Vault:
     async def holding(self, station: StationId, acquisition: str, nonce: bytes) -> SignedBytes:
         """A fresh statement that the object is here now, after looking."""
         one, given = await self._signed_for(station, acquisition)
+        held = await self._held(one)
         try:
-            await asyncio.to_thread(self._look, one)
+            await asyncio.to_thread(self._look, one, held)
         except OSError as error:
             raise _lost(one, error) from error
         payload = receipts.build_holding(
@@ -143,8 +144,14 @@ class Vault:
             nonce=nonce,
             at=self._clock.now(),
             retention_until=given.retention_until,
+            other=None if held == one else held.manifest.payload,
         )
         return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
+
+    async def _held(self, one: Announced) -> Announced:
+        """Whose object an acquisition's clip is: its own, or another station's."""
+        share = await self._catalogue.run(lambda db: rows.share(db, one))
+        return share.holder if share else one
 
     async def _signed_for(self, station: StationId, acquisition: str) -> tuple[Announced, Given]:
         """What a receipt was given for. Raises Problem INCOMPLETE, OBJECT_LOST or NOT_FOUND."""
@@ -211,8 +218,9 @@ class Vault:
             one = await self.find(one.station, one.acquisition)  # as it is now that nobody else changes it
             if one.state != rows.STORED:
                 return one
+            held = await self._held(one)
             try:
-                await asyncio.to_thread(self._look, one)
+                await asyncio.to_thread(self._look, one, held)
             except Gone as error:
                 _log.critical("object_sent_again", station=one.station, acquisition=one.acquisition, error=str(error))
             except OSError as error:
@@ -224,12 +232,34 @@ class Vault:
 
             def reopen(db: sqlite3.Connection) -> None:
                 self._require_room(db, free, one.size_bytes)
-                rows.reopen(db, one.upload, expires_at)
+                if held != one:
+                    rows.drop_share(db, one, expires_at)
+                else:
+                    rows.reopen(db, one.upload, expires_at)
 
             await self._catalogue.run(reopen, Point.ANNOUNCED_ROW)
             return replace(one, state=rows.OPEN, durable_bytes=0, expires_at=expires_at)
 
     # --- storing
+
+    async def _put_away(self, one: Announced) -> None:
+        """Put what is verified where nothing unfinished is: the clip, or what says that another's object is it.
+
+        Raises Problem OBJECT_LOST where the other's object is not there any more: the clip itself has to be sent then.
+        """
+        share = await self._catalogue.run(lambda db: rows.share(db, one))
+        if share is None:
+            await asyncio.to_thread(take_over, self._layout, one)
+            return
+        held = share.holder
+        try:
+            place = self._layout.stored(held.station, held.acquisition)
+            await asyncio.to_thread(look, place, held, rehash=self._settings.holding_rehash)
+        except OSError as error:  # nothing was signed yet, so whatever it is, nothing has to rest on it
+            expires_at = self._clock.now() + self._settings.upload_expiry
+            await self._catalogue.run(lambda db: rows.drop_share(db, one, expires_at), Point.SHARED_ROW)
+            raise _lost(held, error) from error
+        await asyncio.to_thread(take_over_shared, self._layout, one)
 
     async def _check_complete(self, one: Announced) -> Announced:
         """Move a complete upload to VERIFIED. Raises Problem INCOMPLETE; drops bytes that are not the manifest's."""
@@ -264,8 +294,9 @@ class Vault:
                 rows.settle(db, one.upload)  # where it was sent again
                 return given
             last, witnessed = rows.last_receipt(db, one.station), rows.cosigned(db, one.station)
+            share = rows.share(db, one)
             receipt_seq = last.receipt_seq + 1 if last else 1
-            retention_until = now + settings.retention
+            retention_until = max(now + settings.retention, _kept_until(db, share, now))
             payload = receipts.build_receipt(
                 store=settings.store,
                 signed_manifest=one.manifest.payload,
@@ -275,6 +306,7 @@ class Vault:
                 witnessed_root=witnessed.root if witnessed else EMPTY_ROOT,
                 at=now,
                 retention_until=retention_until,
+                other=(share.holder.manifest.payload, share.shown) if share else None,
             )
             given = Given(
                 receipt_seq=receipt_seq,
@@ -289,46 +321,16 @@ class Vault:
 
         return await self._catalogue.run(give, Point.RECEIPT_ROW)
 
-    def _look(self, one: Announced) -> None:
-        look(self._layout.stored(one.station, one.acquisition), one, rehash=self._settings.holding_rehash)
+    def _look(self, one: Announced, held: Announced) -> None:
+        look(self._layout.stored(held.station, held.acquisition), held, rehash=self._settings.holding_rehash)
+        if held != one:
+            look_at_manifest(self._layout.stored(one.station, one.acquisition), one)
 
 
-def _take_over(layout: Layout, one: Announced) -> None:
-    """Move a verified upload to where stored clips are, with its manifest; durable when this returns. Idempotent."""
-    stored, source = layout.stored(one.station, one.acquisition), layout.upload(one.upload)
-    faults = layout.faults
-    station = stored.directory.parent
-    for directory in (station, stored.directory):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        faults.act(Point.PLACE_SYNC, fsync_directory, directory.parent)
-    for stray in (path for path in stored.directory.iterdir() if is_temporary(path.name)):
-        faults.act(
-            Point.STORE_SWEEP, stray.unlink
-        )  # what a kill left behind; nobody else writes here before there is a receipt
-    signature = one.manifest.signature.encode()
-    for path, content in ((stored.manifest, one.manifest.payload), (signature_of(stored.manifest), signature)):
-        write_file(path, content, points=faultpoints.STORED, faults=faults)
-    # Its bytes were fsynced before its offset was complete. A crash may have come after this rename before.
-    if source.exists():
-        if os.path.lexists(stored.clip):
-            set_aside(stored.clip, faults)
-        source.chmod(0o400)
-        faults.act(Point.MOVE, source.rename, stored.clip)
-    for directory in (stored.directory, source.parent):
-        faults.act(Point.MOVE_SYNC, fsync_directory, directory)
-    if stored.clip.stat().st_size != one.size_bytes:
-        raise OSError(f"{stored.clip} has not the length that was verified")
-
-
-def _keep_receipt(stored: Stored, signed: SignedBytes, faults: Faults) -> None:
-    """Put the receipt beside its clip. Idempotent."""
-    for path, content in ((stored.receipt, signed.payload), (signature_of(stored.receipt), signed.signature.encode())):
-        try:
-            if path.read_bytes() == content:
-                continue
-        except FileNotFoundError:
-            pass
-        write_file(path, content, points=faultpoints.RECEIPT, faults=faults)
+def _kept_until(db: sqlite3.Connection, share: Share | None, now: datetime) -> datetime:
+    """Until when the other's object has to be kept anyway."""
+    given = rows.receipt(db, share.holder.station, share.holder.acquisition) if share else None
+    return given.retention_until if given else now
 
 
 def _incomplete(one: Announced) -> Problem:

@@ -19,10 +19,11 @@ from dockd.core import sshsig
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, NONCE_BYTES, Range
 from dockd.core.fields import Fields
 from dockd.errors import VerificationFailed
-from dockd.model import Clock
+from dockd.model import Clock, StationId
 from dockd.receiver.exchange import answer, malformed, read_json, read_record, read_signed, to_signed
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.sessions import Caller, Sessions
+from dockd.receiver.sharing import Sharing
 from dockd.receiver.tus import Tus
 from dockd.receiver.uploads import disk_full
 from dockd.receiver.vault import Vault
@@ -31,6 +32,7 @@ from dockd.receiver.witness import Witness
 _log = structlog.get_logger()
 _OFFSET = re.compile(rb"[0-9]{1,15}")
 _NODE = re.compile(r"[0-9a-f]{64}")
+_MAX_STATIONS = 64  # in one look-up
 _MAX_PROOF = 128  # nodes; a log of 2^53 entries needs fewer
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -38,9 +40,10 @@ _Handler = Callable[[Request], Awaitable[Response]]
 class Calls:
     """The JSON calls."""
 
-    def __init__(self, *, sessions: Sessions, vault: Vault, witness: Witness) -> None:
+    def __init__(self, *, sessions: Sessions, vault: Vault, sharing: Sharing, witness: Witness) -> None:
         self._sessions = sessions
         self._vault = vault
+        self._sharing = sharing
         self._witness = witness
 
     async def health(self, request: Request) -> Response:
@@ -78,6 +81,25 @@ class Calls:
         fields = await read_json(request, "receipt-request")
         digest = _taken(lambda: fields.digest("manifest"), fields)
         return answer(sshsig.signed_to_json(await self._vault.receipt(caller.station, _id(request), digest)))
+
+    async def twins(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/twins: what other stations brought of the same clip."""
+        caller = await self._caller(request)
+        fields = await read_json(request, "twins-request")
+        stations = _taken(lambda: fields.texts("stations"), fields)
+        if len(stations) > _MAX_STATIONS:
+            raise Problem(Kind.MALFORMED, f"at most {_MAX_STATIONS} stations: ask several times")
+        found = await self._sharing.twins(caller.station, _id(request), {StationId(one) for one in stations})
+        return answer({"type": "twins", "v": 1, "manifests": [sshsig.signed_to_json(one) for one in found]})
+
+    async def share(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/share: another's object is to stand for this clip."""
+        caller = await self._caller(request)
+        fields = await read_json(request, "share-request")
+        digest = _taken(lambda: fields.digest("manifest"), fields)
+        held = await self._sharing.share(caller.station, _id(request), digest)
+        sealed = {"digest": held.sealed_digest, "size_bytes": held.size_bytes}
+        return answer({"type": "shared", "v": 1, "sealed": sealed})
 
     async def ranges(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/ranges."""
@@ -130,6 +152,8 @@ def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
         Route("/session", calls.session, methods=["POST"]),
         Route("/acquisitions/{acquisition}", calls.announce, methods=["PUT"]),
         Route("/acquisitions/{acquisition}/receipt", calls.receipt, methods=["POST"]),
+        Route("/acquisitions/{acquisition}/twins", calls.twins, methods=["POST"]),
+        Route("/acquisitions/{acquisition}/share", calls.share, methods=["POST"]),
         Route("/acquisitions/{acquisition}/ranges", calls.ranges, methods=["POST"]),
         Route("/acquisitions/{acquisition}/holding", calls.holding, methods=["POST"]),
         Route("/checkpoints", calls.checkpoints, methods=["GET", "POST"]),

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dockd.core import canonical, checkpoint, keyfiles, manifest, merkle, receipts, sshsig
+from dockd.core.challenge import range_digest
 from dockd.core.custody import entry_line, previous_hash
 from dockd.core.custody_check import verify_log
 from dockd.core.keyfiles import StationPublic, StorePublic
@@ -35,14 +36,18 @@ MANIFEST_KEY, CHECKPOINT_KEY, STORE_KEY = key_of(0x11), key_of(0x22), key_of(0x3
 
 
 def the_manifest(**changes):
-    values = {"path": b"EVIDENCE/first light.txt"} | changes
+    values = {
+        "path": b"EVIDENCE/first light.txt",
+        "acquisition": CLIP,
+        "station": STATION,
+        "docking": DOCKING,
+        "sealed_digest": "sha256:8a8daaacd2809db83b1ef3b4a78f72bef9afb88a02bfe01459605565f4751c79",
+        "nonce": b"\x44" * 32,
+    } | changes
     return manifest.encode(
         Manifest(
             **values,
-            acquisition=CLIP,
-            station=STATION,
             bay=3,
-            docking=DOCKING,
             camera=CameraIdentity(serial="BC-17", model="Demo", volume_id="6A7F-01D2"),
             size_bytes=13,
             mtime_ns=1_769_925_600_123_456_789,
@@ -56,7 +61,6 @@ def the_manifest(**changes):
             container="unknown",
             plaintext_digest=canonical.digest(b"First light.\n"),
             plaintext_size_bytes=13,
-            sealed_digest="sha256:8a8daaacd2809db83b1ef3b4a78f72bef9afb88a02bfe01459605565f4751c79",
             sealed_size_bytes=311,
             recipients=(
                 "sha256:2d36913d48da86b4ea5cf38d5f8482ba4a7972455b82db988a23ad1148f98110",
@@ -64,7 +68,6 @@ def the_manifest(**changes):
             ),
             dockd="0.1.0",
             custody_seq=2,
-            nonce=b"\x44" * 32,
         )
     )
 
@@ -107,6 +110,12 @@ def the_log(signed_manifest):
     return lines
 
 
+def block_after(mark):
+    """The content of the fenced block that follows a sentence of the document."""
+    text = DOCUMENT.read_text()
+    return re.search(r"```\w*\n(.*?)```", text[text.index(mark) :], re.DOTALL)[1]
+
+
 def examples():
     """Every worked example, by name."""
     content = the_manifest()
@@ -133,6 +142,25 @@ def examples():
         at=AT + timedelta(seconds=20),
         retention_until=AT + timedelta(days=3650),
     )
+    moved = the_manifest(
+        acquisition="019c3000-0000-7000-8000-00000000000b",
+        station="22222222-2222-4222-8222-222222222222",
+        docking="019c3000-0000-7000-8000-00000000000e",
+        sealed_digest="sha256:" + "77" * 32,
+        nonce=b"\x66" * 32,
+    )
+    sealed = base64.b64decode(block_after("In base64, to try it with stock tools:").split("'END'\n")[1].split("END")[0])
+    shared = receipts.build_receipt(
+        store=STORE,
+        signed_manifest=moved,
+        receipt_seq=1,
+        previous=receipts.NO_PREVIOUS,
+        witnessed_size=0,
+        witnessed_root=merkle.EMPTY_ROOT,
+        at=AT + timedelta(days=5),
+        retention_until=AT + timedelta(days=3655),
+        other=(content, range_digest(b"\x66" * 32, sealed)),
+    )
     station = StationPublic(station=STATION, manifest_key=MANIFEST_KEY.public, checkpoint_key=CHECKPOINT_KEY.public)
     return {
         "store.pub": keyfiles.format_store_pub(StorePublic(store=STORE, key=STORE_KEY.public)),
@@ -144,6 +172,7 @@ def examples():
         "receipt": receipt.decode() + "\n",
         "receipt digest": canonical.digest(receipt),
         "receipt signature": sshsig.sign(STORE_KEY, sshsig.RECEIPT, receipt),
+        "receipt, version 2": shared.decode() + "\n",
         "holding": holding.decode() + "\n",
         "log": b"".join(line + b"\n" for line in lines).decode(),
         **{f"node {level} {index}": value.hex() for level, index, value in nodes},
@@ -163,12 +192,6 @@ def test_the_document_shows_what_the_code_makes(name):
     assert EXAMPLES[name] in DOCUMENT.read_text()
 
 
-def block_after(mark):
-    """The content of the fenced block that follows a sentence of the document."""
-    text = DOCUMENT.read_text()
-    return re.search(r"```\w*\n(.*?)```", text[text.index(mark) :], re.DOTALL)[1]
-
-
 def test_p07_the_log_in_the_document_verifies():
     lines = block_after("The whole log is these three lines:").encode().splitlines(keepends=True)
     note = block_after("Its checkpoint, `custody/checkpoint`:").encode()
@@ -179,9 +202,9 @@ def test_p07_the_log_in_the_document_verifies():
 
 def test_the_document_names_every_field():
     text = DOCUMENT.read_text()
-    for name in ("manifest", "manifest, version 2", "receipt", "holding"):
+    for name in ("manifest", "manifest, version 2", "receipt", "receipt, version 2", "holding"):
         stated = json.loads(EXAMPLES[name])
-        for key in (*stated, *stated.get("named", ())):
+        for key in (*stated, *stated.get("named", ()), *stated.get("shares", ())):
             assert f"`{key}`" in text, key
     for line in EXAMPLES["log"].splitlines():
         for key in json.loads(line):

@@ -230,6 +230,7 @@ class Receiver:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.cert, private = certificate(directory)
+        self.lookups = {}  # a test may add to it while it runs
         self.settings = ReceiverSettings(
             directory=directory / "store",
             listen_host="127.0.0.1",
@@ -240,6 +241,7 @@ class Receiver:
             key=self.key,
             public_hosts=frozenset({f"127.0.0.1:{self.port}"}),
             allowed_recipients=frozenset(one.fingerprint for one in self.recipients),
+            lookups=self.lookups,
         )
         self._task = None
         self._stack = contextlib.AsyncExitStack()
