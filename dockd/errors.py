@@ -175,6 +175,12 @@ class WarrantRefused(DockdError):
 # --- stores
 
 
+class DeliveryAwaits(DockdError):
+    """A delivery has to wait for something that is no fault of the store: it is tried again."""
+
+    disposition = Disposition.RETRY
+
+
 class StoreError(DockdError):
     """The root of what a store can answer amiss."""
 

@@ -162,6 +162,11 @@ class DeliveryQueries(Reading):
         )
         return [delivery_of(row) for row in rows]
 
+    def twin(self, acquisition: AcquisitionId, store: StoreId) -> SignedBytes | None:
+        """Another station's manifest of the same clip, whose object the store may sign for; not verified here."""
+        row = self._one("SELECT payload, signature FROM twin WHERE acquisition = ? AND store = ?", acquisition, store)
+        return None if row is None else SignedBytes(payload=row["payload"], signature=row["signature"])
+
     def receipt(self, acquisition: AcquisitionId, store: StoreId) -> SignedBytes | None:
         """The store's receipt for an acquisition."""
         row = self._one(

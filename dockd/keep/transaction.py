@@ -310,6 +310,17 @@ class Tx(OutletChanges):
             self.advance(acquisition, AcquisitionEvent.PUSH_AGAIN, details=details, **changes)
         return self.follow(acquisition, policy)
 
+    def put_twin(self, acquisition: AcquisitionId, store: StoreId, manifest: SignedBytes) -> None:
+        """Keep another station's manifest of the same clip, in place of an earlier one.
+
+        Raises IllegalTransition where the store has signed for this acquisition, so that its word may rest on that one.
+        """
+        kept = self.twin(acquisition, store)
+        if kept is not None and kept != manifest and self.receipt(acquisition, store) is not None:
+            raise IllegalTransition(f"the receipt for {acquisition} may rest on another station's object")
+        row = {"acquisition": acquisition, "store": store}
+        self._insert("twin", row | {"payload": manifest.payload, "signature": manifest.signature}, replace=True)
+
     def put_receipt(
         self, acquisition: AcquisitionId, store: StoreId, receipt: SignedBytes, receipt_seq: int, digest: Digest
     ) -> None:

@@ -8,8 +8,9 @@ would look like a gap, which is the alarm for a store that was rolled back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -18,12 +19,18 @@ from dockd.core.confirmation import Kind
 from dockd.core.lifecycle import DeliveryEvent, DeliveryState
 from dockd.core.policy import StorePolicy
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
+from dockd.core.sshsig import PublicKey
+from dockd.core.twins import Shared, VerifiedTwin
 from dockd.core.warrant import SignedConfirmation
 from dockd.errors import (
+    DeliveryAwaits,
     ObjectLost,
+    StoreBusy,
     StoreForgot,
     StoreIncomplete,
     StoreRefused,
+    StoreUnproven,
+    StoreUnreachable,
     StoreUntrusted,
     UploadLost,
     VerificationFailed,
@@ -37,10 +44,12 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
 from dockd.stages.challenge import challenge
 from dockd.stages.confirming import delivery_of, row_of
+from dockd.stages.sharing import fetch_twin, kept_twin
 from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 _NONCE_BYTES = 32
+_CONFIRMABLE = (DeliveryState.REGISTERED, DeliveryState.FINISHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ class Confirmer:
     clock: Clock
     random: Entropy
     on_changed: Callable[[Acquisition], None]  # hears of every row that its delivery moved on; must not block
+    trusted: Mapping[StationId, PublicKey] = field(default_factory=dict)  # whose objects may stand for this one's own
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -67,6 +77,7 @@ class Confirmer:
 
         After cancellation the receipt may have been signed but not kept: it is asked for again before any other.
         """
+        await self._share(acquisition)  # reading a whole object takes its time: nobody waits behind it
         async with self.turn:
             waiting = await self.journal.read(lambda tx: tx.get(_key(self.store)))
             if waiting and waiting != acquisition:
@@ -75,6 +86,17 @@ class Confirmer:
                 await self.journal.write(lambda tx: tx.put(_key(self.store), acquisition))
             receipt = await self._settle(acquisition)
         return await self._believe(acquisition, receipt)  # others may ask for theirs meanwhile
+
+    async def _share(self, acquisition: AcquisitionId) -> None:
+        """Let another's object stand for the clip at the store, where that was decided."""
+        delivery = await self.journal.read(lambda tx: tx.delivery(acquisition, self.of))
+        if delivery is None or delivery.state is not DeliveryState.FINISHED:
+            return
+        twin = await self._required_twin(acquisition)
+        try:
+            await self.store.share(acquisition, twin.shared.manifest_digest)
+        except (StoreBusy, StoreUnreachable) as error:
+            raise DeliveryAwaits(f"the store is still to read the object of the other station: {error}") from error
 
     async def _settle_earlier(self, waiting: AcquisitionId) -> None:
         """Finish what an earlier call left open. Its errors pass, except those that mean: nothing was signed."""
@@ -89,7 +111,7 @@ class Confirmer:
             lambda tx: (row_of(tx, acquisition), tx.delivery(acquisition, self.of), tx.receipt(acquisition, self.of))
         )
         manifest = await self.journal.read(lambda tx: tx.manifest(acquisition))
-        if kept is not None and (delivery is None or delivery.state is not DeliveryState.REGISTERED):
+        if kept is not None and (delivery is None or delivery.state not in _CONFIRMABLE):
             return self._verify(kept, manifest)
         signed = await self.store.receipt(acquisition, manifest)
         receipt = await self._verified(row, signed, manifest)
@@ -106,7 +128,7 @@ class Confirmer:
         row, delivery = await self.journal.read(
             lambda tx: (row_of(tx, acquisition), delivery_of(tx, acquisition, self.of))
         )
-        if delivery.state is not DeliveryState.REGISTERED:
+        if delivery.state not in _CONFIRMABLE:
             return delivery
         promised, configured = receipt.retention_until - receipt.at, self.policy.store(self.of)
         enough = configured is not None and promised >= configured.min_retention
@@ -114,18 +136,17 @@ class Confirmer:
             raise StoreUntrusted(
                 f"the store promises to keep the clip for {promised.days} days only, less than its min_retention_days"
             )
-        compared_bytes = await challenge(row, spool=self.spool, store=self.store, random=self.random)
         details = {
             "kind": Kind.RECEIPT.value,
             "confirmation": receipt.payload_digest,
             "receipt_seq": receipt.receipt_seq,
             "retention_until": canonical.format_time(receipt.retention_until),
-            "compared_bytes": compared_bytes,
+            **await self._shown(row, delivery, receipt),
         }
 
         def believe(tx: Tx) -> tuple[Delivery, Acquisition]:
             now = delivery_of(tx, acquisition, self.of)  # a person may have acted meanwhile
-            if now.state is not DeliveryState.REGISTERED:
+            if now.state is not delivery.state:
                 return now, row_of(tx, acquisition)
             return tx.deliver(
                 acquisition,
@@ -145,6 +166,37 @@ class Confirmer:
     def forget(self, acquisition: AcquisitionId) -> None:
         """As Confirming says: there is nothing."""
 
+    async def _shown(self, row: Acquisition, delivery: Delivery, receipt: VerifiedReceipt) -> dict[str, Any]:
+        """Have the store show the bytes; of another station's object, which is not here, what the receipt says of it.
+
+        Raises StoreUntrusted where it shows other bytes, or signed for another object than it had named.
+        """
+        name, shared = row.acquisition, receipt.shared
+        twin_known = await self.journal.read(lambda tx: tx.twin(name, self.of)) is not None
+        # Also what was sent after the other's object had been lost: its receipt stands.
+        if shared is None or (delivery.state is DeliveryState.REGISTERED and twin_known):
+            return {"compared_bytes": await challenge(row, spool=self.spool, store=self.store, random=self.random)}
+        twin = await self._required_twin(name, shared)
+        if not twin.is_meant(shared, receipt.sealed_digest, receipt.sealed_size_bytes):
+            raise StoreUntrusted(f"the store signed for another object of station {shared.station} than it had named")
+        return {"compared_bytes": 0, "shares": shared.record()}
+
+    async def _required_twin(self, acquisition: AcquisitionId, shared: Shared | None = None) -> VerifiedTwin:
+        """The manifest of the other station whose object stands for this one's own; `shared`: as a receipt names it.
+
+        Where the journal was lost since, the store is asked for it anew. Raises StoreUnproven where there is none that
+        is believed.
+        """
+        twin = await kept_twin(acquisition, self.journal, self.store, self.trusted)
+        if twin is None and shared is not None:
+            twin = await fetch_twin(acquisition, shared, self.journal, self.store, self.trusted)
+        if twin is None:
+            raise StoreUnproven(
+                "the store has another station's object in the place of this clip, and that station is not, or no "
+                "longer, one of trust_stations: list it again"
+            )
+        return twin
+
     async def ask_again(self, acquisition: AcquisitionId) -> SignedConfirmation:
         """As Confirming says: the receipt that is kept, and a holding statement for a fresh nonce."""
         receipt = await stored_receipt(acquisition, journal=self.journal, store=self.store, station=self.station)
@@ -152,7 +204,9 @@ class Confirmer:
         statement = await holding(
             acquisition, journal=self.journal, store=self.store, station=self.station, random=self.random
         )
-        return SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at)
+        shared = receipt.shared or statement.shared
+        twin = await kept_twin(acquisition, self.journal, self.store, self.trusted) if shared else None
+        return SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at, twin=twin)
 
     async def _verified(self, row: Acquisition, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         try:

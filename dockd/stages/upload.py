@@ -11,7 +11,7 @@ import errno
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiofiles
@@ -39,6 +39,7 @@ from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, AcquisitionId, Sealed
 from dockd.stages.confirming import Confirming, delivery_of
+from dockd.stages.sharing import Chance, Sharing
 from dockd.stores.port import EvidenceStore
 
 _log = structlog.get_logger()
@@ -72,6 +73,7 @@ class Track:
     acked_bytes: int = 0  # the highest offset that the store ever reported for `upload_url`
     sent_bytes: int = 0  # for people to look at: acknowledged, or on its way
     upload_url: str | None = None
+    chance: Chance = field(default_factory=Chance)  # that it need not be sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ class Pusher:
     on_progress: Callable[[AcquisitionId, Track], None]
     on_answer: Callable[[], None]  # the store just proved to be there
     on_changed: Callable[[Acquisition], None]  # hears of every other change of a row; must not block
+    sharing: Sharing | None = None  # where other stations' objects may stand for clips
 
     async def push(self, acquisition: Acquisition, track: Track) -> Delivery:
         """Bring a delivery that is open to confirmed; returns it.
@@ -123,7 +126,7 @@ class _Upload:
             delivery = await self._rescue(delivery, damaged)
         while delivery.state in _OPEN:
             try:
-                delivery = await self._announced(delivery)
+                delivery = await self._shared(await self._announced(delivery))
                 if delivery.state is DeliveryState.FINISHED or await self._sent(delivery):
                     delivery = await self._pusher.confirmer.confirm(self._name)
             except UploadCorrupt as error:
@@ -143,6 +146,18 @@ class _Upload:
         if delivery.upload_url != self._track.upload_url:
             self._track.upload_url, self._track.acked_bytes = delivery.upload_url, 0
         return delivery
+
+    async def _shared(self, delivery: Delivery) -> Delivery:
+        """The delivery as it is; where a trusted station has brought the clip already, finished with nothing sent."""
+        sharing = self._pusher.sharing
+        if sharing is None or delivery.state is not DeliveryState.REGISTERED:
+            return delivery
+        moved = await sharing.share(self._name, self._track.chance)
+        if moved is None:
+            return delivery
+        _log.info("delivery_shared", acquisition=self._name, store=delivery.store)
+        self._pusher.on_changed(moved[1])
+        return moved[0]
 
     async def _advance(self, event: DeliveryEvent, reason: str = "", **changes: str | None) -> Delivery:
         store, policy = self._pusher.store.store, self._pusher.policy

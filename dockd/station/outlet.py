@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from dockd.core.policy import StorePolicy
+from dockd.core.sshsig import PublicKey
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, Clock, Entropy, StationId, StoreId
 from dockd.stages.confirm import Confirmer
 from dockd.stages.confirm_objects import ObjectConfirmer, Throttle
 from dockd.stages.confirming import Confirming
+from dockd.stages.sharing import Sharing
 from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
 from dockd.stores.probing import Probing
 
@@ -21,6 +23,15 @@ class Signing:
     """By its signature: a store that signs for what it holds."""
 
     port: SigningStore
+    trusted: Mapping[StationId, PublicKey] = field(default_factory=dict)  # whose objects may stand for this one's own
+
+    def sharing(self, parts: Parts) -> Sharing | None:
+        """What looks for clips that other stations have brought; None where none is trusted."""
+        if not self.trusted:
+            return None
+        return Sharing(
+            journal=parts.journal, store=self.port, trusted=self.trusted, policy=parts.policy, clock=parts.clock
+        )
 
     def confirmer(self, parts: Parts) -> Confirming:
         """What confirms its deliveries."""
@@ -33,6 +44,7 @@ class Signing:
             clock=parts.clock,
             random=parts.random,
             on_changed=parts.on_changed,
+            trusted=self.trusted,
         )
 
 
@@ -43,6 +55,11 @@ class Keeping:
     port: ObjectStore
     read_back_bytes_s: int = 0  # of objects that have to be read back to be confirmed; 0: no limit
     probing: Probing | None = None  # None: nothing of what it says depends on a trial
+
+    def sharing(self, parts: Parts) -> Sharing | None:
+        """None: such a store signs for nothing, so it cannot say that another station's object stands for a clip."""
+        del parts
+        return None
 
     def confirmer(self, parts: Parts) -> Confirming:
         """What confirms its deliveries."""

@@ -83,6 +83,7 @@ class Uplink:
             spool=parts.spool,
             store=outlet.port,
             confirmer=self.confirmer,
+            sharing=outlet.way.sharing(parts),
             policy=parts.policy,
             patch=PatchSize(outlet.patch_bytes),
             on_progress=self._note_progress,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -17,6 +17,7 @@ from dockd.core.challenge import Range, range_digest
 from dockd.core.keyfiles import StationPublic
 from dockd.core.manifest import Manifest, decode
 from dockd.core.transfer import Call
+from dockd.core.twins import differences
 from dockd.errors import (
     ObjectLost,
     OffsetConflict,
@@ -29,7 +30,7 @@ from dockd.errors import (
     UploadLost,
     VerificationFailed,
 )
-from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StoreId
+from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StationId, StoreId
 from dockd.stores.port import Witnessed
 
 
@@ -42,11 +43,22 @@ class Kept:
     content: bytearray = field(default_factory=bytearray)
     receipt: SignedBytes | None = None
     reopened: bool = False  # what was signed for is gone, and taken again
+    other: Kept | None = None  # another station's, whose object stands for this one
+
+    @property
+    def held(self) -> Kept:
+        """Whose bytes they are."""
+        return self.other or self
 
     @property
     def whole(self) -> bool:
         """Whether it is what was announced."""
         return _digest(self.content) == self.decoded.sealed_digest
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are here."""
+        return self.decoded.sealed_size_bytes if self.other else len(self.content)
 
 
 class MemoryStore:
@@ -67,6 +79,7 @@ class MemoryStore:
         self._clock = clock
         self.retention = retention
         self.kept: dict[AcquisitionId, Kept] = {}
+        self.lodged: list[Kept] = []  # by other stations, which this one may know of
         self.calls: list[tuple[Call, str]] = []
         self._uploads: dict[str, AcquisitionId] = {}
         self._made = 0
@@ -76,6 +89,12 @@ class MemoryStore:
         self._losing: dict[Call, int] = dict.fromkeys(Call, 0)
         self._cuts: deque[int] = deque()
         self._corrupting = 0
+
+    def lodge(self, manifest: SignedBytes, content: bytes) -> Kept:
+        """Another station has brought this, and was given its receipt."""
+        kept = Kept(manifest=manifest, decoded=decode(manifest.payload), content=bytearray(content))
+        self.lodged.append(kept)
+        return kept
 
     # --- faults
 
@@ -147,16 +166,16 @@ class MemoryStore:
             self.kept[acquisition] = Kept(manifest=manifest, decoded=decoded)
             self._made += 1
             self._uploads[f"/uploads/{self._made}"] = acquisition
-        elif (known := self.kept[acquisition]).receipt is not None and not known.reopened and not known.whole:
+        elif (known := self.kept[acquisition]).receipt is not None and not known.reopened and not known.held.whole:
             known.content.clear()
-            known.reopened = True
+            known.reopened, known.other = True, None
         self._end(Call.REGISTER)
         return next(url for url, one in self._uploads.items() if one == acquisition)
 
     async def offset(self, upload_url: str) -> int:
         """As the port says."""
         self._begin(Call.OFFSET, upload_url)
-        offset = len(self._find(upload_url).content)
+        offset = self._find(upload_url).offset
         self._end(Call.OFFSET)
         return offset
 
@@ -169,7 +188,7 @@ class MemoryStore:
         """As the port says. Blocks that arrived before a cancellation are kept."""
         self._begin(Call.APPEND, upload_url)
         kept = self._find(upload_url)
-        if kept.receipt is not None and not kept.reopened:
+        if kept.other is not None or (kept.receipt is not None and not kept.reopened):
             raise UploadLost("the upload is finished and takes no more bytes")
         if offset != len(kept.content):
             raise OffsetConflict(f"the upload stands at {len(kept.content)}, not at {offset}")
@@ -187,10 +206,37 @@ class MemoryStore:
         self._end(Call.APPEND)
         return len(kept.content)
 
+    async def twins(self, acquisition: AcquisitionId, stations: Collection[StationId]) -> tuple[SignedBytes, ...]:
+        """As the port says."""
+        self._begin(Call.TWINS, acquisition)
+        own = self._announced(acquisition).decoded
+        found = [one for one in self.lodged if one.decoded.station in stations and not differences(own, one.decoded)]
+        self._end(Call.TWINS)
+        return tuple(one.manifest for one in found)
+
+    async def share(self, acquisition: AcquisitionId, manifest: Digest) -> None:
+        """As the port says."""
+        self._begin(Call.SHARE, acquisition)
+        kept = self._announced(acquisition)
+        found = [one for one in self.lodged if canonical.digest(one.manifest.payload) == manifest]
+        if not found or differences(kept.decoded, found[0].decoded):
+            raise UploadLost("there is nothing of that kind")
+        if kept.other is not found[0]:
+            if kept.other is not None or kept.receipt is not None:
+                raise UploadLost("the clip has its bytes, or its receipt, already")
+            if not found[0].whole:
+                raise ObjectLost("the other station's object is not as it was signed for")
+            kept.other = found[0]
+            kept.content.clear()
+        self._end(Call.SHARE)
+
     async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
         """As the port says."""
         self._begin(Call.RECEIPT, acquisition)
         kept = self._announced(acquisition)
+        if kept.receipt is None and kept.other is not None and not kept.other.whole:
+            kept.other = None
+            raise ObjectLost("the other station's object is not as it was signed for")
         if kept.manifest.payload != manifest.payload:
             raise StoreRefused("another manifest was announced", status=403)
         if kept.receipt is None:
@@ -208,9 +254,10 @@ class MemoryStore:
         kept = self._announced(acquisition)
         if kept.receipt is None:
             raise StoreIncomplete("the acquisition is not finished")
-        if kept.reopened or len(kept.content) != kept.decoded.sealed_size_bytes:
+        held = kept.held
+        if kept.reopened or len(held.content) != held.decoded.sealed_size_bytes:
             raise ObjectLost("the object is not what was signed for")
-        found = tuple(range_digest(nonce, bytes(kept.content[one.offset : one.offset + one.length])) for one in ranges)
+        found = tuple(range_digest(nonce, bytes(held.content[one.offset : one.offset + one.length])) for one in ranges)
         self._end(Call.RANGES)
         return found
 
@@ -220,7 +267,7 @@ class MemoryStore:
         kept = self._announced(acquisition)
         if kept.receipt is None:
             raise StoreIncomplete("the acquisition is not finished")
-        if kept.reopened or not kept.whole:
+        if kept.reopened or not kept.held.whole:
             raise ObjectLost("the object is not what was signed for")
         signed = self._sign_holding(kept, nonce)
         self._end(Call.HOLDING)
@@ -272,7 +319,9 @@ class MemoryStore:
             raise UploadCorrupt("what arrived has another digest than the manifest's")
 
     def _sign_receipt(self, kept: Kept) -> SignedBytes:
-        self._require_whole(kept)
+        other = (kept.other.manifest.payload, self.shown(kept)) if kept.other else None
+        if other is None:
+            self._require_whole(kept)
         size, root = self._witnessed
         now = self._clock.now()
         payload = receipts.build_receipt(
@@ -284,8 +333,14 @@ class MemoryStore:
             witnessed_root=root,
             at=now,
             retention_until=now + self.retention,
+            other=other,
         )
         return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.RECEIPT, payload))
+
+    @staticmethod
+    def shown(kept: Kept) -> bytes:
+        """What a receipt shows of another's object."""
+        return range_digest(kept.decoded.nonce, bytes(kept.held.content))
 
     def _sign_holding(self, kept: Kept, nonce: bytes) -> SignedBytes:
         now = self._clock.now()
@@ -295,6 +350,7 @@ class MemoryStore:
             nonce=nonce,
             at=now,
             retention_until=now + self.retention,
+            other=kept.other.manifest.payload if kept.other else None,
         )
         return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.HOLDING, payload))
 

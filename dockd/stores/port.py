@@ -8,14 +8,14 @@ Errors are those of `dockd.errors`, below StoreError; an adapter translates its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from dockd.core.challenge import Range
 from dockd.core.objects import ObjectState, Piece
 from dockd.core.sshsig import PublicKey
-from dockd.model import AcquisitionId, SignedBytes, StoreId
+from dockd.model import AcquisitionId, Digest, SignedBytes, StationId, StoreId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,21 @@ class SigningStore(EvidenceStore, Protocol):
     @property
     def key(self) -> PublicKey:
         """The store's public key, as pinned by configuration: what it signs is verified against this one alone."""
+
+    async def twins(self, acquisition: AcquisitionId, stations: Collection[StationId]) -> tuple[SignedBytes, ...]:
+        """The manifests, unverified, of what these stations brought of the same clip, and the store signed for.
+
+        The acquisition was registered before. Changes nothing. Empty where there are none, or none that this station
+        may know of. Raises UploadLost where the store does not take such questions.
+        """
+
+    async def share(self, acquisition: AcquisitionId, manifest: Digest) -> None:
+        """Let the object of another station's manifest, one of the twins, stand for a registered acquisition.
+
+        The store has read the whole object when this returns, and takes no more bytes of this acquisition; its receipt
+        is asked for as ever. Idempotent. Raises UploadLost where that object cannot stand for it: then it is sent.
+        After cancellation it may or may not be so.
+        """
 
     async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
         """The store's signed receipt, unverified. Idempotent: the same receipt.

@@ -6,7 +6,7 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from dockd.core.fields import Fields
 from dockd.core.keyfiles import StorePublic
 from dockd.core.transfer import Call
 from dockd.errors import OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
-from dockd.model import AcquisitionId, Clock, SignedBytes, StationId, StoreId
+from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StationId, StoreId
 from dockd.stores.address import parse_address
 from dockd.stores.port import Witnessed
 from dockd.stores.tls import ClientCertificate
@@ -107,6 +107,19 @@ class ReceiverStore:
             self._forget(token)
             # The blocks are used up, and the store may have kept some: the next HEAD opens the new session.
             raise OffsetConflict("the session ended during a PATCH: ask for the offset and go on there") from error
+
+    async def twins(self, acquisition: AcquisitionId, stations: Collection[StationId]) -> tuple[SignedBytes, ...]:
+        """As the port says."""
+        asked = {"type": "twins-request", "v": 1, "stations": sorted(stations)}
+        found = (await self._post(Call.TWINS, f"/acquisitions/{acquisition}/twins", asked, "twins")).get("manifests")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise StoreUnreachable("the store's answer about other stations cannot be read")
+        return tuple(_signed(one) for one in found)
+
+    async def share(self, acquisition: AcquisitionId, manifest: Digest) -> None:
+        """As the port says."""
+        asked = {"type": "share-request", "v": 1, "manifest": manifest}
+        await self._post(Call.SHARE, f"/acquisitions/{acquisition}/share", asked, "shared")
 
     async def receipt(self, acquisition: AcquisitionId, manifest: SignedBytes) -> SignedBytes:
         """As the port says. Raises UploadCorrupt where the finished bytes have another digest than the manifest's."""

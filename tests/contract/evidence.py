@@ -27,6 +27,7 @@ from dockd.receiver.enrol import enrol
 from dockd.stores.receiver_store import ReceiverStore
 
 STATION, STORE = str(uuid.uuid4()), str(uuid.uuid4())
+OTHER = str(uuid.uuid4())  # a station whose clips STATION may ask about
 
 
 class MachineClock:
@@ -51,6 +52,10 @@ class Keys:
             station=STATION, manifest_key=self.manifest.public, checkpoint_key=self.checkpoint.public
         )
         self.store_public = StorePublic(store=STORE, key=self.store.public)
+        self.other, other_checkpoint = sshsig.SigningKey.generate(), sshsig.SigningKey.generate()
+        self.other_public = StationPublic(
+            station=OTHER, manifest_key=self.other.public, checkpoint_key=other_checkpoint.public
+        )
 
 
 class Clip:
@@ -124,6 +129,7 @@ settings = ReceiverSettings(
     key=SigningKey.parse(given["key"].encode()),
     public_hosts=frozenset(f"127.0.0.1:{port}" for port in given["public_ports"]),
     allowed_recipients=frozenset(given["recipients"]),
+    lookups={given["asker"]: frozenset(given["lookups"])},
 )
 asyncio.run(serve(settings, clock=Clock(), random=secrets.token_bytes, ready=lambda text: print(text, flush=True)))
 """
@@ -151,6 +157,8 @@ class Receiver:
             "key": self._keys.store.private_pem().decode(),
             "public_ports": [self.port, *self._other_ports],
             "recipients": [recipient.fingerprint for recipient in self._keys.recipients],
+            "asker": STATION,
+            "lookups": [OTHER],
         }
         self._program = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _SERVE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -159,12 +167,12 @@ class Receiver:
         await self._program.stdin.drain()
         assert await asyncio.wait_for(self._program.stdout.readline(), 30), "the receiver did not start"
 
-    def connect(self, *, port=None, ca_file=None, key=None):
+    def connect(self, *, port=None, ca_file=None, key=None, station=STATION):
         return ReceiverStore(
             url=f"https://127.0.0.1:{port or self.port}",
             ca_file=ca_file or self.cert,
             store_public=self._keys.store_public,
-            station=STATION,
+            station=station,
             key=key or self._keys.manifest,
             clock=MachineClock(),
         )
@@ -202,7 +210,8 @@ def certificate(directory):
 
 @contextlib.asynccontextmanager
 async def receiving(keys, directory, other_ports=()):
-    enrol(directory / "store", format_station_pub(keys.station_public))
+    for station in (keys.station_public, keys.other_public):
+        enrol(directory / "store", format_station_pub(station))
     made = Receiver(keys, directory, other_ports)
     try:
         await made.start()
