@@ -11,7 +11,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from dockd.app.guard import readable_secrets
-from dockd.app.stores import policy_of, read_back_rate, store_id
+from dockd.app.stores import policy_of, read_back_rate, store_id, trusted_stations
 from dockd.config.load import problem, refused
 from dockd.config.schema import ReceiverConfig, StationConfig
 from dockd.config.stores import AxisStore, Foreign, ReceiverStore, S3Store, Store, TusStore, WebIdentity
@@ -51,6 +51,7 @@ def check_station(path: Path, config: StationConfig) -> None:
             ids[store_id(one)] = name
             found.foreign(f"store.{name}", one)
             continue
+        found.trusted(name, one, config.station.id)
         store = found.parse(f"store.{name}.key_file", one.key_file, lambda content: parse_store_pub(_text(content)))
         if store is not None and store.store in ids:
             found.add(f"store.{name}.key_file", f"the same store as store.{ids[store.store]}", "a store of its own")
@@ -178,6 +179,18 @@ class _Findings:
             self.authorities(f"{key}.ca_file", store.ca_file)
         if store.client_cert is not None and store.client_key is not None:
             self.certificate(f"{key}.client_cert", store.client_cert, store.client_key)
+
+    def trusted(self, name: str, store: ReceiverStore, own: str) -> None:
+        """The stations that are trusted there, and their keys."""
+        key = f"store.{name}.trust_stations"
+        if own in store.trust_stations:
+            self.add(key, f"{own}, which is this station itself", "other stations")
+        try:
+            trusted_stations(name, store)
+        except ConfigError as error:
+            self.lines += error.problems
+        except VerificationFailed as error:
+            self.add(key, str(error), "a station.pub as `dockd init` writes it, called UUID.pub, for each of them")
 
     def foreign(self, key: str, store: Foreign) -> None:
         """What a store that does not sign has besides."""

@@ -14,7 +14,7 @@ from dockd.config.load import load_receiver
 from dockd.config.schema import ReceiverConfig
 from dockd.core.sealing import parse_recipients_file
 from dockd.core.sshsig import SigningKey
-from dockd.model import StoreId
+from dockd.model import StationId, StoreId
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
 
@@ -55,4 +55,8 @@ def _settings(config: ReceiverConfig) -> ReceiverSettings:
         upload_expiry=timedelta(seconds=config.uploads.expire_after_s),
         max_clip_bytes=config.accept.max_clip_bytes,
         holding_rehash=config.uploads.holding_rehash,
+        lookups={
+            StationId(station): frozenset(StationId(one) for one in others)
+            for station, others in config.lookups.permit.items()
+        },
     )

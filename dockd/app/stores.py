@@ -15,10 +15,10 @@ from pathlib import Path
 from dockd.config.schema import StationConfig
 from dockd.config.stores import AnyStore, AxisStore, CountedStores, Foreign, ReceiverStore, S3Store, Store, TusStore
 from dockd.core.bandwidth import parse_rate
-from dockd.core.keyfiles import parse_store_pub
+from dockd.core.keyfiles import parse_station_pub, parse_store_pub
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
-from dockd.core.sshsig import SigningKey
-from dockd.errors import ConfigError
+from dockd.core.sshsig import PublicKey, SigningKey
+from dockd.errors import ConfigError, VerificationFailed
 from dockd.keep.spool import Spool
 from dockd.model import Category, Clock, StationId, StoreId
 from dockd.stages.upload import part_digests
@@ -56,7 +56,7 @@ def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncE
     if isinstance(section, ReceiverStore):
         receiver = _receiver(name, section, identity)
         closing.push_async_callback(receiver.aclose)
-        way: Signing | Keeping = Signing(port=receiver)
+        way: Signing | Keeping = Signing(port=receiver, trusted=trusted_stations(name, section))
     else:
         keeper, probing = _keeper(section, identity, closing)
         way = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing)
@@ -131,12 +131,32 @@ def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -
                 final=one.is_final,
                 fallback_for=None if one.fallback_for is None else id_of(one.fallback_for),
                 min_retention=timedelta(days=one.min_retention_days),
+                trust_stations=_trusted(one),
                 place="" if isinstance(one, ReceiverStore) else one.place,
             )
             for name, one in config.store.items()
         ],
         when,
     )
+
+
+def trusted_stations(name: str, section: ReceiverStore) -> Mapping[StationId, PublicKey]:
+    """The stations whose objects may stand for this one's, with the keys of their manifests.
+
+    Raises ConfigError, VerificationFailed for a file that is none of station keys or of another station's.
+    """
+    found = {}
+    for station in sorted(_trusted(section)):
+        file = section.stations_directory / f"{station}.pub"
+        public = parse_station_pub(read_file(file, f"store.{name}.trust_stations").decode(errors="replace"))
+        if public.station != station:
+            raise VerificationFailed(f"{file} has the keys of station {public.station}")
+        found[station] = public.manifest_key
+    return found
+
+
+def _trusted(section: Store) -> frozenset[StationId]:
+    return frozenset(map(StationId, section.trust_stations)) if isinstance(section, ReceiverStore) else frozenset()
 
 
 def read_file(path: Path, key: str) -> bytes:

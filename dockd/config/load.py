@@ -269,6 +269,8 @@ class _Look:
         match store:
             case ReceiverStore():
                 self.readable(f"{key}.key_file", store.key_file)
+                for station in store.trust_stations:
+                    self.readable(f"{key}.trust_stations", store.stations_directory / f"{station}.pub")
             case TusStore(authorization_file=Path() as file) if file.exists():
                 self.private(f"{key}.authorization_file", file)
             case S3Store(credentials_file=Path() as file) if file.exists():

@@ -19,6 +19,7 @@ from dockd.config.tables import (
     UUID,
     Address,
     FilePath,
+    StationName,
     Table,
     distinct,
     listing,
@@ -267,6 +268,18 @@ class Uploads(Table):
     holding_rehash: Annotated[bool, Field(description="true or false")] = False
 
 
+class Lookups(Table):
+    """Which stations may ask about each other's clips."""
+
+    permit: Annotated[
+        Mapping[StationName, Annotated[tuple[StationName, ...], Field(strict=False, max_length=1024)]],
+        Field(
+            max_length=1024,
+            description="a table of stations' UUIDs, each with a list of those about whose clips it may ask",
+        ),
+    ] = Field(default_factory=dict)
+
+
 class ReceiverConfig(Table):
     """receiver.toml."""
 
@@ -276,6 +289,7 @@ class ReceiverConfig(Table):
     accept: Annotated[Accept, Field(description="a table [accept]")]
     retention: Annotated[Retention, Field(description="a table [retention]")] = Retention()
     uploads: Annotated[Uploads, Field(description="a table [uploads]")] = Uploads()
+    lookups: Annotated[Lookups, Field(description="a table [lookups.permit]")] = Lookups()
     log: Annotated[Log, Field(description="a table [log]")] = Log()
 
 

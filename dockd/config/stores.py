@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from dockd.config.tables import MIB, FilePath, HttpsUrl, Table, distinct, listing, path, seconds, text, whole
+from dockd.config.tables import (
+    MIB,
+    FilePath,
+    HttpsUrl,
+    StationName,
+    Table,
+    distinct,
+    listing,
+    path,
+    seconds,
+    text,
+    whole,
+)
 
 RECEIVER = "receiver"  # the kind of a table that names none
 _KINDS = '"receiver", "tus", "s3" or "axis"'
@@ -90,6 +103,12 @@ class ReceiverStore(_Patched):
     kind: Annotated[str, Field(pattern=r"^receiver$", description=_KINDS)] = RECEIVER
     url: Annotated[HttpsUrl, Field(description="https://HOST[:PORT][/PATH]; plain http is not spoken")]
     key_file: Annotated[FilePath, path("the store's public key file (store.pub)")]
+    trust_stations: Annotated[
+        tuple[StationName, ...], listing("stations' UUIDs in lower case"), AfterValidator(distinct)
+    ] = ()
+    stations_directory: Annotated[
+        FilePath, path("a directory with the public keys of those stations, each as UUID.pub")
+    ] = Path("/etc/dockd/stations.d")
 
 
 _NO_RETENTION: Any = Field(

@@ -59,7 +59,14 @@ def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _uuid(text: str) -> str:
+    if not re.fullmatch(UUID, text):
+        raise ValueError("no UUID")
+    return text
+
+
 FilePath = Annotated[Path, BeforeValidator(_absolute)]
+StationName = Annotated[str, AfterValidator(_uuid)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 

@@ -88,9 +88,9 @@ def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(shipped
                 assert written == field.default, f"{name} ships another default"
 
 
-# Keys of which the shipped file has examples: bays.ports and store.spare's are none by default, and of the stores that
-# do not sign each has to say for itself what holds there.
-EXAMPLES = {"ports", "fallback_for", "system_trust", "region", "min_retention_days", "lock", "lock_days"}
+# Keys of which the shipped files have examples: of bays.ports, lookups.permit and store.spare the default is none, and
+# of the stores that do not sign each has to say for itself what holds there.
+EXAMPLES = {"ports", "permit", "fallback_for", "system_trust", "region", "min_retention_days", "lock", "lock_days"}
 
 
 def test_the_shipped_file_lists_every_key_of_a_kind_in_a_section_of_that_kind():
@@ -104,7 +104,7 @@ def test_the_shipped_file_lists_every_key_of_a_kind_in_a_section_of_that_kind():
 
 def _keys(document, above=""):
     for key, value in document.items():
-        if not isinstance(value, dict) or f"{above}{key}" == "bays.ports":
+        if not isinstance(value, dict) or f"{above}{key}" in ("bays.ports", "lookups.permit"):
             yield above + key
             continue
         tables = value.values() if key == "store" and not above and "archive" in value else (value,)
