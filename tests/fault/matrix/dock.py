@@ -30,7 +30,7 @@ from dockd.control.server import bind
 from dockd.core.age_keys import Identity
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
 from dockd.core.policy import PolicyStore, StorePolicy
-from dockd.core.sshsig import SigningKey
+from dockd.core.sshsig import PublicKey, SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.marker import make_marker
 from dockd.keep.rebuild import Origins, open_journal
@@ -130,6 +130,7 @@ class Dock:
         self.port: int = given["port"]
         self.station: str = given["station"]
         self.store: str = given["store"]
+        self.other: dict[str, str] | None = given.get("other")  # a station whose clips are at the store, and its key
         self.clock = PacedClock(given["began_s"])
         self.receiver_clock = ReceiverClock(given["began_s"])
         self.identities = [Identity.parse(text) for text in given["identities"]]
@@ -170,6 +171,24 @@ class Dock:
         make_marker(place, serial=serial, made_at=datetime.now(UTC), random=os.urandom)
         self.clips |= clips
         return place.rename(self.bay / serial)
+
+    def succeed(self) -> Dock:
+        """Another station in this one's place, which believes it; its store stays as it is."""
+        given = json.loads((self.directory / "dock.json").read_text())
+        before = {"station": self.station, "key": self.manifest_key.public.line("other")}
+        keys = {f"{name}_key": SigningKey.generate().private_pem().decode() for name in ("manifest", "checkpoint")}
+        changed = given | keys | {"station": str(uuid.uuid4()), "other": before}
+        (self.directory / "dock.json").write_text(json.dumps(changed))
+        for place in (self.state, self.spool):
+            shutil.rmtree(place)
+        after = Dock(self.directory)
+        after.clips = dict(self.clips)
+        after.enrol()
+        return after
+
+    @property
+    def trusted(self) -> dict[str, PublicKey]:
+        return {self.other["station"]: PublicKey.parse(self.other["key"])} if self.other else {}
 
     # --- what scenarios whose cameras are no folders do otherwise
 
@@ -219,6 +238,7 @@ class Dock:
             allowed_recipients=frozenset(one.recipient.fingerprint for one in self.identities),
             reserve_bytes=0,
             upload_expiry=self.upload_expiry,
+            lookups={self.station: frozenset(self.trusted)},
         )
         await serve(settings, clock=self.receiver_clock, random=secrets.token_bytes, ready=ready, faults=faults)
 
@@ -244,9 +264,18 @@ class Dock:
                             sources=self.sources(),
                             journal=journal,
                             spool=spool,
-                            outlets=(Outlet(way=Signing(port=store), slots=3, patch_bytes=PATCH_BYTES),),
+                            outlets=(
+                                Outlet(way=Signing(port=store, trusted=self.trusted), slots=3, patch_bytes=PATCH_BYTES),
+                            ),
                             policy=StorePolicy(
-                                [PolicyStore(store=store.store, name="archive", min_retention=timedelta(days=31))]
+                                [
+                                    PolicyStore(
+                                        store=store.store,
+                                        name="archive",
+                                        min_retention=timedelta(days=31),
+                                        trust_stations=frozenset(self.trusted),
+                                    )
+                                ]
                             ),
                             forkserver=readers,
                             control=control,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -252,6 +253,43 @@ async def _held(bench: Bench) -> Dock:
     return dock
 
 
+class Moved(Whole):
+    """The camera comes from another station, which is believed, and has brought both clips already: none is sent."""
+
+    async def make(self):
+        dock = Dock.copy(await self.bench.template("brought", _brought), self.bench.new())
+        self.others = _stored_clips(dock)
+        return dock
+
+    def check(self, dock):
+        check_end(dock, others=len(self.others))
+        assert _stored_clips(dock) == self.others
+        assert dock.station not in {path.parts[0] for path in self.others}
+
+
+def _stored_clips(dock: Dock) -> set[Path]:
+    """Whose sealed clips the store has, relative to where it keeps them."""
+    place = dock.store_directory / "acquisitions"
+    return {path.relative_to(place) for path in place.glob("*/*/clip.age")}
+
+
+async def _brought(bench: Bench) -> Dock:
+    """A dock in the place of another, whose camera was led to the end there, and is in the bay as it was before."""
+    dock = Dock.make(bench.new())
+    dock.enrol()
+    camera = dock.camera(bench.clips())
+    before = dock.directory / "before"
+    shutil.copytree(camera, before)
+    lives = Lives(dock, bench.readers)
+    try:
+        await lives.until(lambda: lives.stands("ready"), nothing)
+    finally:
+        await lives.stop()
+    shutil.rmtree(camera)
+    before.rename(camera)
+    return dock.succeed()
+
+
 class Fork(Whole):
     """A log that is shown to the store twice, with other entries the second time. There is no station."""
 
@@ -374,6 +412,7 @@ SCENARIOS = {
     "rubble": Rubble,
     "fork": Fork,
     "resent": Resent,
+    "moved": Moved,
     "volume": Volume,
     "object": Object,
 }

@@ -69,12 +69,12 @@ def lost_bytes(dock: Dock) -> int:
     )
 
 
-def check_end(dock: Dock, *, copies: int = 1, torn: bool = False, resent: int = 0) -> None:
+def check_end(dock: Dock, *, copies: int = 1, torn: bool = False, resent: int = 0, others: int = 0) -> None:
     """At the end: each clip is stored, verified and erased; the log is whole and nothing is left over.
 
     It is stored `copies` times: once, but where a journal was lost. With `torn`, what an erasure left of a clip that
     had no room for its remnant may be stored, too: it is a file of its own. `resent` were stored a second time, as the
-    store had lost them.
+    store had lost them. `others` are of another station.
     """
     check_now(dock)
     assert not dock.on_camera(), "left on the camera"
@@ -84,7 +84,7 @@ def check_end(dock: Dock, *, copies: int = 1, torn: bool = False, resent: int = 
         assert max(found.values()) == copies, f"{name} was registered twice: {found}"
     count = sum(found.total() for found in _stored(dock, whole_only=True).values())
     assert count == copies * len(dock.clips) or torn
-    _check_receipts(dock, count)
+    _check_receipts(dock, count, others)
     _check_leftovers(dock)
     _check_log(dock, count, copies, resent)
 
@@ -141,7 +141,7 @@ def _stored(dock: Dock, *, whole_only: bool) -> dict[str, Counter]:
     return found
 
 
-def _check_receipts(dock: Dock, count: int) -> None:
+def _check_receipts(dock: Dock, count: int, others: int) -> None:
     """A chain without a gap, of which each verifies over the manifest that lies beside it."""
     found = []
     for directory in (dock.store_directory / "acquisitions" / dock.station).iterdir():
@@ -160,4 +160,4 @@ def _check_receipts(dock: Dock, count: int) -> None:
         receipts.check_succession(before, after)
     with closing(sqlite3.connect(dock.store_directory / "catalogue.sqlite")) as catalogue:
         states = catalogue.execute("SELECT state FROM acquisition").fetchall()
-    assert states == [("stored",)] * count
+    assert states == [("stored",)] * (count + others)
