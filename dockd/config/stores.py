@@ -167,7 +167,7 @@ class S3Store(Store):
         ),
     ] = ""
     bucket_in_host: Annotated[bool, Field(description="true or false")] = False
-    part_mib: Annotated[int, whole(5, 64, "MiB")] = 16
+    part_mib: Annotated[int, whole(5, 64, "MiB")] = 8
     lock: Annotated[
         str, Field(pattern=r"^(none|governance|compliance)$", description='"none", "governance" or "compliance"')
     ] = "none"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
-DEFAULT_PART_BYTES = 16 * MIB
+DEFAULT_PART_BYTES = 8 * MIB  # each upload under way holds one in memory
 # Amazon S3 User Guide, "Amazon S3 multipart upload limits".
 MIN_PART_BYTES = 5 * MIB  # of every part but the last
 MAX_PARTS = 10_000

@@ -350,7 +350,7 @@ def test_every_kind_of_store_is_known_by_its_keys(station):
         "tus": "tus",
         "video": "axis",
     }
-    assert found["vault"].part_bytes == 16 << 20
+    assert found["vault"].part_bytes == 8 << 20
     assert found["vault"].evidence_days == 365
     assert found["tus"].patch_bytes == 64 << 20
 
