@@ -192,11 +192,15 @@ class StoreUnreachable(StoreError):
 
 
 class StoreBusy(StoreError):
-    """The store asks to come back later, after `retry_after_s` seconds where it said so."""
+    """The store asks to come back later, after `retry_after_s` seconds where it said so.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    `pushed_back`: nothing is amiss with it, it only has too much to do.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, pushed_back: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.pushed_back = pushed_back
 
 
 class OffsetConflict(StoreError):

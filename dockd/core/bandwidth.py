@@ -260,6 +260,10 @@ class Concurrency:
             self._round += 1
             self._limit = max(1.0, self._limit / 2)
 
+    def restart(self) -> None:
+        """Begin with one again: what the store bore before it was away says nothing."""
+        self._limit = 1.0
+
     def adjust(self, most: int) -> None:
         """Another limit from configuration."""
         if most < 1:
@@ -271,16 +275,19 @@ class Concurrency:
 class RetryBudget:
     """Lets through retries up to a tenth of requests, so that a city of docks does not double the load of a sick store.
 
-    One each `alone_every_s` is let through whatever the balance: a single clip has nothing to save from.
+    One each `alone_every_s` is let through whatever the balance: a single clip has nothing to save from. `saved` is
+    what there is to begin with.
     """
 
-    def __init__(self, *, share: float = 0.1, most: float = 10.0, alone_every_s: float = 60.0) -> None:
+    def __init__(
+        self, *, share: float = 0.1, most: float = 10.0, alone_every_s: float = 60.0, saved: float = 0.0
+    ) -> None:
         if not 0 < share <= 1:
             raise ValueError("a share is more than nothing, and all at most")
         self._share = share
         self._most = most
         self._alone_every_s = alone_every_s
-        self._balance = 0.0
+        self._balance = saved
         self._alone_at_s = -math.inf
 
     def requested(self) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-MIN_PATCH_BYTES = 256 * 1024  # nginx's default body limit is 1 MiB; two halvings below it must suffice
 MAX_RETRY_AFTER_S = 3600.0  # a store that asks for more is asked again after an hour
 
 
@@ -94,6 +93,9 @@ STATUS: Mapping[int, RetryClass] = {
     511: R.UNUSABLE,
 }
 """What a status means whatever was asked."""
+
+PUSH_BACK = (429, 503)
+"""Of class LATER: the store has too much to do."""
 
 EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.SESSION, 401): R.UNUSABLE,  # the handshake itself failed; a new one comes with the next attempt
@@ -186,16 +188,6 @@ def next_move(*, local_size: int, store_offset: int, acked: int) -> Move:
     if store_offset < acked:
         return Move(action=Action.SEND_AGAIN, offset=store_offset)
     return Move(action=Action.CONFIRM if store_offset == local_size else Action.SEND, offset=store_offset)
-
-
-def smaller_patch(patch_bytes: int) -> int:
-    """After a 413, or a PATCH of which nothing arrived: half, down to MIN_PATCH_BYTES."""
-    return max(min(patch_bytes, MIN_PATCH_BYTES), patch_bytes // 2)
-
-
-def larger_patch(patch_bytes: int, *, limit_bytes: int) -> int:
-    """After a PATCH that arrived whole: grow again, by an eighth, so that a proxy's limit is not met at once."""
-    return min(limit_bytes, patch_bytes + max(1, patch_bytes // 8))
 
 
 # --- Retry-After (RFC 9110 section 10.2.3), in seconds or as an HTTP date in any of its three forms

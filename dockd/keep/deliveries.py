@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _OPEN = "state IN ('waiting', 'registered', 'finished')"
 # As the partial indexes have it, word for word. What needs a person is not sent.
 _SENDABLE = f"{_OPEN} AND clip IN ('spooled', 'uploading', 'stored', 'warranted', 'erased')"
+_OUTSTANDING = "tally.state IN ('found', 'acquiring', 'spooled', 'uploading')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,15 @@ class DeliveryQueries(Reading):
         ]
         return self._rows(found)
 
+    def outstanding_bytes(self, docking: DockingId) -> int | None:
+        """Bytes of an open docking that are still to be read or confirmed; None where its camera has left."""
+        row = self._one(
+            "SELECT (SELECT coalesce(sum(size_bytes), 0) FROM tally WHERE tally.docking = docking.docking"  # noqa: S608  a constant
+            f" AND {_OUTSTANDING}) FROM docking WHERE docking = ? AND state <> 'ended'",
+            docking,
+        )
+        return None if row is None else int(row[0])
+
     def waiting(self, store: StoreId) -> tuple[int, int]:
         """How many acquisitions wait for a store's confirmation, and their sealed bytes."""
         row = self._one(
@@ -195,8 +205,8 @@ class DeliveryQueries(Reading):
 
     def _dockings_by_outstanding(self) -> list[DockingId]:
         rows: Iterable[sqlite3.Row] = self._all(
-            "SELECT docking, (SELECT coalesce(sum(size_bytes), 0) FROM tally WHERE tally.docking = docking.docking"
-            " AND tally.state IN ('found', 'acquiring', 'spooled', 'uploading')) AS outstanding_bytes"
+            "SELECT docking, (SELECT coalesce(sum(size_bytes), 0) FROM tally WHERE tally.docking = docking.docking"  # noqa: S608  a constant
+            f" AND {_OUTSTANDING}) AS outstanding_bytes"
             " FROM docking WHERE state <> 'ended' ORDER BY outstanding_bytes, epoch"
         )
         return [DockingId(row["docking"]) for row in rows]

@@ -19,8 +19,9 @@ import structlog
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from dockd.core.lifecycle import DeliveryEvent, DeliveryState
+from dockd.core.patch_size import PatchSize
 from dockd.core.policy import StorePolicy
-from dockd.core.transfer import Action, larger_patch, next_move, smaller_patch
+from dockd.core.transfer import Action, next_move
 from dockd.errors import (
     OffsetConflict,
     PatchTooLarge,
@@ -49,23 +50,6 @@ _OPEN = (DeliveryState.WAITING, DeliveryState.REGISTERED, DeliveryState.FINISHED
 MAX_STALLS = 5  # answers in a row that brought the upload no further, before the uplink is asked to wait
 
 
-class PatchSize:
-    """How much one PATCH carries: what this store and the way to it let through, found by trial."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self.bytes = limit_bytes
-
-    def shrink(self) -> None:
-        """A piece of this size did not arrive."""
-        self.bytes = smaller_patch(self.bytes)
-        _log.info("patch_shrunk", patch_bytes=self.bytes)
-
-    def grow(self) -> None:
-        """A piece of this size arrived whole."""
-        self.bytes = larger_patch(self.bytes, limit_bytes=self._limit_bytes)
-
-
 @dataclass(slots=True, kw_only=True)
 class Track:
     """What this program's life knows of one upload; mutable, since an attempt that failed leaves it to the next."""
@@ -88,6 +72,8 @@ class Pusher:
     patch: PatchSize
     on_progress: Callable[[AcquisitionId, Track], None]
     on_answer: Callable[[], None]  # the store just proved to be there
+    on_sent: Callable[[], None]  # it took bytes
+    may_retry: Callable[[], bool]  # whether what failed may be sent again at once; it counts as sent again then
     on_changed: Callable[[Acquisition], None]  # hears of every other change of a row; must not block
     sharing: Sharing | None = None  # where other stations' objects may stand for clips
 
@@ -185,20 +171,22 @@ class _Upload:
             await self._decided(offset)
             if offset == self._size:
                 return True
-            wanted = min(self._pusher.patch.bytes, self._size - offset)
+            patch = self._pusher.patch
+            wanted = min(patch.bytes, self._size - offset)
             sent_from, length = offset, self._pusher.store.stretch(url, offset, wanted)
             try:
                 offset = await self._append(url, offset, length)
             except PatchTooLarge as error:
-                self._pusher.patch.shrink()
+                self._shrunk(patch.refused(length))
                 self._stall(error)
                 return False
             except StoreUnreachable as error:
-                offset = await self._learn(url, sent_from, error)
-            if offset == sent_from + length:
-                self._pusher.patch.grow()
+                offset = await self._learn(url, sent_from, length, error)
+            else:
+                patch.arrived(length)
             if offset > sent_from:
                 self._stalls = 0
+                self._pusher.on_sent()
 
     async def _decided(self, offset: int) -> None:
         """Weigh an offset against what was acknowledged before. Raises StoreUntrusted for an impossible one."""
@@ -225,17 +213,23 @@ class _Upload:
         async with aclosing(_blocks(self._path, offset, length, count)) as blocks:
             return await self._pusher.store.append(url, offset, blocks, length)
 
-    async def _learn(self, url: str, sent_from: int, error: StoreUnreachable) -> int:
+    async def _learn(self, url: str, sent_from: int, length: int, error: StoreUnreachable) -> int:
         """After a PATCH broke: the store's offset. The client may have lost an early answer, so small requests ask.
 
         Raises what they are answered, which is the real reason; the uplink then waits or gives up.
         """
         offset = await self._pusher.store.offset(url)
-        if offset <= sent_from:
+        if offset > sent_from:
+            self._shrunk(self._pusher.patch.cut(length, offset - sent_from))
+        else:
+            self._shrunk(self._pusher.patch.refused(length))
             self._stall(error)
-            self._pusher.patch.shrink()
             await self._register()  # idempotent; says where the store is full, or will not take it after all
         return offset
+
+    def _shrunk(self, smaller: bool) -> None:
+        if smaller:
+            _log.info("patch_shrunk", store=self._pusher.store.store, patch_bytes=self._pusher.patch.bytes)
 
     async def _find_out(self, delivery: Delivery, error: UploadLost) -> Delivery:
         """The store does not know the upload: it may be finished, and only without a confirmation is it begun anew."""
@@ -280,7 +274,7 @@ class _Upload:
     def _stall(self, error: StoreError) -> None:
         """Count an answer that brought the upload no further; too many in a row are the uplink's to wait out."""
         self._stalls += 1
-        if self._stalls > MAX_STALLS:
+        if self._stalls > MAX_STALLS or not self._pusher.may_retry():
             raise StoreUnreachable(f"the upload does not get on: {error}") from error
 
 

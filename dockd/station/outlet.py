@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dockd.core.places import Places
 from dockd.core.policy import StorePolicy
 from dockd.core.sshsig import PublicKey
 from dockd.keep.journal import Journal
@@ -14,6 +15,7 @@ from dockd.stages.confirm import Confirmer
 from dockd.stages.confirm_objects import ObjectConfirmer, Throttle
 from dockd.stages.confirming import Confirming
 from dockd.stages.sharing import Sharing
+from dockd.station.pacing import Pacing
 from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
 from dockd.stores.probing import Probing
 
@@ -117,3 +119,5 @@ class Parts:
     clock: Clock
     random: Entropy
     on_changed: Callable[[Acquisition], None]
+    pacing: Pacing
+    places: Places

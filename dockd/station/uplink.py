@@ -1,19 +1,23 @@
-"""The uplink to one store: owns deliveries until they are confirmed. Order, slots, back-off, the store's breaker.
+"""The uplink to one store: owns deliveries until they are confirmed. Order, places, back-off, manners towards it.
 
-The journal says what is to be sent and in which order; nothing is queued here. A worker outlives every error of one
-acquisition; only a journal that failed, or an error that is none of ours, ends the uplink, loudly.
+The journal says what is to be sent and in which order; nothing is queued here. An upload's errors are its own; only a
+journal that failed, or an error that is none of ours, ends the uplink, loudly.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
-from dockd.core.backoff import Backoff, Circuit, Pause
+from dockd.core.backoff import Backoff
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent
+from dockd.core.manners import Begun, Manners
+from dockd.core.patch_size import PatchSize
+from dockd.core.places import Rank
 from dockd.errors import (
     Disposition,
     DockdError,
@@ -27,12 +31,12 @@ from dockd.errors import (
     StoreUntrusted,
 )
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, StoreId
-from dockd.stages.upload import PatchSize, Pusher, Track
+from dockd.model import Acquisition, AcquisitionId, Category, StoreId
+from dockd.stages.upload import Pusher, Track
+from dockd.station.attempts import Attempt, Attempts
 from dockd.station.enforced import Enforced
 from dockd.station.leftovers import Leftovers
 from dockd.station.outlet import Outlet, Parts
-from dockd.station.progress import Progress
 from dockd.station.snapshot import StoreStatus
 from dockd.station.trust import Trust
 from dockd.station.turns import Turns
@@ -42,19 +46,15 @@ from dockd.station.witnessing import Witnessing
 _log = structlog.get_logger()
 
 _NEEDED = (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING)
-_PHASE, _ALL = "upload", AcquisitionId("")  # the rate is that of all uploads together
 
 
-@dataclass(slots=True, kw_only=True)
-class _Attempts:
-    """One acquisition's history in this life of the program."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What would be sent next, and why."""
 
-    track: Track = field(default_factory=Track)
-    pause: Pause = field(default_factory=Pause)
-    rate: Progress = field(default_factory=Progress)
-    counted_bytes: int | None = None  # of `track.sent_bytes`, those that the rate knows; None before the first answer
-    moved_bytes: int = 0  # sent in this life, for the rate
-    probe: bool = False  # this attempt is the open circuit's probe
+    row: Acquisition
+    rank: Rank
+    in_turn: bool
 
 
 class Uplink:
@@ -76,6 +76,8 @@ class Uplink:
         self._journal, self._clock, self._random = parts.journal, parts.clock, parts.random
         self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
         self._backoff = backoff or Backoff()
+        self._manners = Manners(slots=outlet.slots, random=parts.random, backoff=self._backoff)
+        self._pacing, self._places = parts.pacing, parts.places
         self.confirmer = outlet.way.confirmer(parts)
         self.enforced = Enforced.of(outlet, parts)
         self._pusher = Pusher(
@@ -88,14 +90,14 @@ class Uplink:
             patch=PatchSize(outlet.patch_bytes),
             on_progress=self._note_progress,
             on_answer=self._answered,
+            on_sent=self._manners.sent,
+            may_retry=lambda: self._manners.may_retry(self._clock.monotonic_s()),
             on_changed=parts.on_changed,
         )
-        self._attempts: dict[AcquisitionId, _Attempts] = {}  # of those active, waiting or held; others are forgotten
-        self._active: set[AcquisitionId] = set()
+        self._attempts = Attempts()
         self._turns = Turns()
-        self._picking = asyncio.Lock()
-        self._changed = asyncio.Event()  # look again: new work, or a wait that was cut short
-        self._circuit = Circuit()
+        self._changed = asyncio.Event()  # look again: new work, a free place, or a wait that was cut short
+        self._places.subscribe(self._changed.set)
         self._seen = False  # the store answered in this life
         self._note = ""
         self.trust = Trust(
@@ -120,9 +122,6 @@ class Uplink:
         self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._backoff)
         self._waiting = (0, 0)
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
-        self._out_since_s: float | None = None  # monotonic: since when only probes are let through
-        self._rate = Progress()
-        self._moved_bytes = 0  # in this life, for the rate
 
     # --- for others
 
@@ -140,9 +139,9 @@ class Uplink:
             if self._leftovers:
                 group.create_task(self._leftovers.run(), name=f"leftovers-{self.store}")
             group.create_task(self.trust.run(), name="trust")
-            for slot in range(self.outlet.slots):
-                in_turn = slot == 0 and self.outlet.slots > 1
-                group.create_task(self._work(in_turn=in_turn), name=f"uplink-{self.store}-{slot}")
+            while True:
+                row = await self._next()
+                group.create_task(self._work(row), name=f"upload-{self.store}-{row.acquisition}")
 
     async def begin(self) -> None:
         """Before anything else runs: learn what forbids erasing, and what may be believed."""
@@ -162,18 +161,17 @@ class Uplink:
 
     def out_for_s(self) -> float:
         """For how many seconds the store has been out of reach; 0 where it is not."""
-        return 0.0 if self._out_since_s is None else max(0.0, self._clock.monotonic_s() - self._out_since_s)
+        return self._manners.out_for_s(self._clock.monotonic_s())
 
     @property
     def is_out(self) -> bool:
-        """Whether only probes are let through."""
-        return self._out_since_s is not None
+        """Whether the store is out of reach."""
+        return self._manners.is_out
 
     def nudge(self) -> None:
         """Something changed: there may be work, or the store may be back. Waits are cut short, except bidden ones."""
-        self._circuit = self._circuit.hastened(self._backoff)
-        for attempts in self._attempts.values():
-            attempts.pause = attempts.pause.hastened(self._backoff)
+        self._manners.hasten()
+        self._attempts.hasten(self._backoff)
         self._changed.set()
 
     def witness_soon(self) -> None:
@@ -203,16 +201,11 @@ class Uplink:
 
     def progress(self, acquisition: AcquisitionId) -> int:
         """Bytes of an acquisition sent so far, as far as this life of the program knows; 0 once it is stored."""
-        attempts = self._attempts.get(acquisition)
-        return 0 if attempts is None else attempts.track.sent_bytes
+        return self._attempts.progress(acquisition)
 
     def rate(self, acquisition: AcquisitionId | None = None) -> int:
         """Bytes a second of one upload, or of all, over the last seconds."""
-        now_s = self._clock.monotonic_s()
-        if acquisition is None:
-            return self._rate.rate_bytes_s(now_s)
-        attempts = self._attempts.get(acquisition)
-        return 0 if attempts is None else attempts.rate.rate_bytes_s(now_s)
+        return self._attempts.rate_bytes_s(acquisition, self._clock.monotonic_s())
 
     @property
     def witnessed(self) -> int:
@@ -224,76 +217,94 @@ class Uplink:
         """What contradicts itself: nothing may be erased while there is any."""
         return self.trust.alarms
 
-    # --- workers
+    # --- uploads
 
-    async def _work(self, *, in_turn: bool) -> None:
-        while True:
-            row = await self._next(in_turn=in_turn)
-            try:
+    async def _work(self, row: Acquisition) -> None:
+        try:
+            with self._pacing.serving(urgent=_is_flagged(row)):
                 await self._attend(row)
-            finally:
-                self._active.discard(row.acquisition)
-                self._changed.set()  # whoever is picking looks again: this slot's acquisition may be due later
+        finally:
+            self._attempts.end(row.acquisition)
+            self._places.leave()
+            self._changed.set()  # what was just sent may be due again later
 
-    async def _next(self, *, in_turn: bool) -> Acquisition:
-        """The next acquisition to send, entered as active. One worker picks at a time, the others queue behind it."""
-        async with self._picking:
-            while True:
-                self._changed.clear()
-                now_s = self._clock.monotonic_s()
-                left_s = self._circuit.left_s(now_s)
-                if left_s == 0.0:
-                    row, left_s = await self._pick(in_turn=in_turn)
-                    if row is not None and self._circuit.left_s(now_s) != 0.0:
-                        continue  # it opened while the journal was asked
-                    if row is not None:
-                        self._active.add(row.acquisition)
-                        self._turns.began(row.docking, now_s)
-                        attempts = self._attempts.setdefault(row.acquisition, _Attempts())
-                        self._circuit = self._circuit.entered()
-                        attempts.probe = self._circuit.probing
-                        return row
-                await pause(self._clock, left_s, self._changed)
+    async def _next(self) -> Acquisition:
+        """The next acquisition to send, entered as active, with a place taken for it."""
+        while True:
+            self._changed.clear()
+            row, left_s = await self._choose()
+            if row is not None:
+                return row
+            await pause(self._clock, left_s, self._changed)
 
-    async def _pick(self, *, in_turn: bool) -> tuple[Acquisition | None, float | None]:
-        """The first candidate that is neither active nor waiting; else how long until one is due, None for unknown."""
+    async def _choose(self) -> tuple[Acquisition | None, float | None]:
+        """Begin with the next one that may; else how long until another look is worth it, None for unknown."""
+        left_s = self._left_s(flagged=True)
+        if left_s != 0.0:
+            self._places.withdraw(self.store)
+            return None, left_s
+        ordinary_s = self._left_s(flagged=False)
+        choice, due_s = await self._pick(flagged_only=ordinary_s != 0.0)
+        if choice is None:
+            self._places.withdraw(self.store)
+            return None, min((one for one in (due_s, ordinary_s) if one), default=None)
+        row = choice.row
+        if self._left_s(flagged=_is_flagged(row)) != 0.0:
+            return None, 0.0  # the store was heard of while the journal was asked
+        if not self._places.ask(self.store, choice.rank):
+            return None, due_s
         now_s = self._clock.monotonic_s()
-        waits = {one: entry.pause.left_s(now_s) for one, entry in self._attempts.items()}
-        passed_over = self._active | {one for one, left_s in waits.items() if left_s > 0}
+        attempt = self._attempts.begin(row.acquisition)
+        attempt.begun = self._manners.begin(now_s, again=attempt.pause.failures > 0)
+        attempt.in_turn = choice.in_turn and not _is_flagged(row)
+        self._turns.began(row.docking, now_s)
+        return row, None
 
-        def ask(tx: Tx) -> tuple[list[Acquisition], list[Acquisition], tuple[int, int]]:
+    def _left_s(self, *, flagged: bool) -> float | None:
+        return self._manners.left_s(self._clock.monotonic_s(), under_way=len(self._attempts.active), flagged=flagged)
+
+    async def _pick(self, *, flagged_only: bool) -> tuple[_Choice | None, float | None]:
+        """The first candidate that is neither active nor waiting; and how long until one that waits is due."""
+        now_s = self._clock.monotonic_s()
+        waits = self._attempts.waits(now_s, self._manners.retry_left_s(now_s))
+        passed_over = self._attempts.active | {one for one, left_s in waits.items() if left_s > 0}
+        in_turn = self.outlet.slots > 1 and not self._attempts.in_turn
+
+        def ask(tx: Tx) -> tuple[list[Acquisition], _Choice | None]:
             limit = len(passed_over) + 1
-            firsts = tx.uplink_firsts(self.store, limit) if in_turn else []
-            return firsts, tx.uplink_candidates(self.store, limit), tx.waiting(self.store)
+            self._waiting = tx.waiting(self.store)
+            firsts = self._turns.ordered(tx.uplink_firsts(self.store, limit)) if in_turn else []
+            candidates = tx.uplink_candidates(self.store, limit)
+            left = (row for row in (*firsts, *candidates) if row.acquisition not in passed_over)
+            row = next((row for row in left if _is_flagged(row) or not flagged_only), None)
+            return candidates, None if row is None else _Choice(row=row, rank=_rank(tx, row), in_turn=in_turn)
 
-        firsts, candidates, self._waiting = await self._journal.read(ask)
-        for row in (*(self._turns.ordered(firsts) if in_turn else ()), *candidates):
-            if row.acquisition not in passed_over:
-                return row, None
-        # The list is whole, so what stands on no list is done with, by whatever way.
-        listed = {row.acquisition for row in candidates}
-        for gone in [one for one in self._attempts if one not in listed and one not in self._active]:
-            self._forget(gone)
-        return None, min((waits[one] for one in self._attempts if one not in self._active), default=None)
+        candidates, choice = await self._journal.read(ask)
+        if choice is None and not flagged_only:
+            # The list is whole, so what stands on no list is done with, by whatever way.
+            for gone in self._attempts.gone({row.acquisition for row in candidates}):
+                waits.pop(gone, None)
+                self._forget(gone)
+        return choice, min((left_s for left_s in waits.values() if left_s > 0), default=None)
 
     async def _attend(self, row: Acquisition) -> None:
         """Push one acquisition and draw the consequences. Raises JournalError and what is no DockdError only."""
-        attempts = self._attempts[row.acquisition]
+        attempt = self._attempts.of(row.acquisition)
         log = _log.bind(acquisition=row.acquisition, bay=row.bay, camera=row.camera.serial)
         try:
             await self.enforced.known()
-            await self._pusher.push(row, attempts.track)
+            await self._pusher.push(row, attempt.track)
         except JournalError:
             raise  # nothing can be recorded any more: the program ends, and a restart reconciles
         except StoreUntrusted as error:
             log.error("store_untrusted", reason=str(error))  # noqa: TRY400  the sentence is for a person
             self.trust.doubt(row.acquisition, str(error))
-            self._store_failed(error, probe=attempts.probe)
-            self._hold(attempts)
+            self._store_failed(error, attempt.begun)
+            self._hold(attempt)
         except IllegalTransition as error:
             # Somebody else moved the row on meanwhile, for instance into quarantine: the journal is asked again.
             log.info("upload_overtaken", reason=str(error))
-            self._hold(attempts)
+            self._hold(attempt)
         except SpoolSpoiled as error:
             log.error("spool_file_spoiled", reason=str(error))  # noqa: TRY400  as above
             await self._give_up(row, DeliveryEvent.UNSENDABLE, str(error))
@@ -301,11 +312,11 @@ class Uplink:
             log.warning("delivery_unproven", reason=str(error))
             self._answered()
             self._note = str(error)
-            self._hold(attempts)
+            self._hold(attempt)
         except DockdError as error:
             if error.disposition is Disposition.RETRY:
                 log.warning("upload_deferred", reason=str(error), error=type(error).__name__)
-                self._defer(attempts, error)
+                self._defer(attempt, error)
             else:
                 log.error("upload_refused", reason=str(error))  # noqa: TRY400  as above
                 await self._give_up(row, DeliveryEvent.REFUSED, str(error))
@@ -313,21 +324,19 @@ class Uplink:
             self._answered()
             self._forget(row.acquisition)
         finally:
-            if attempts.probe and self._circuit.probing:
-                self._circuit = self._circuit.given_up()
-            attempts.probe = False
+            self._manners.ended(attempt.begun)
 
-    def _defer(self, attempts: _Attempts, error: DockdError) -> None:
+    def _defer(self, attempt: Attempt, error: DockdError) -> None:
         asked_s = error.retry_after_s if isinstance(error, StoreBusy) else None
         now_s = self._clock.monotonic_s()
-        attempts.pause = attempts.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=asked_s)
+        attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=asked_s)
         if isinstance(error, StoreError):
-            self._store_failed(error, probe=attempts.probe, retry_after_s=asked_s)
+            self._store_failed(error, attempt.begun)
 
-    def _hold(self, attempts: _Attempts) -> None:
+    def _hold(self, attempt: Attempt) -> None:
         """Wait the longest wait, whatever happens meanwhile."""
         now_s, cap_s = self._clock.monotonic_s(), self._backoff.cap_s
-        attempts.pause = attempts.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=cap_s)
+        attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=cap_s)
 
     async def _give_up(self, row: Acquisition, event: DeliveryEvent, reason: str) -> None:
         """Take one delivery out of the way; the rest goes on."""
@@ -349,7 +358,7 @@ class Uplink:
         return tx.deliver(name, self.store, event, self._policy, details=details, reason=reason)[1]
 
     def _forget(self, acquisition: AcquisitionId) -> None:
-        self._attempts.pop(acquisition, None)
+        self._attempts.forget(acquisition)
         self.confirmer.forget(acquisition)
         self.trust.believe(acquisition)
 
@@ -357,39 +366,44 @@ class Uplink:
 
     def _settled(self) -> None:
         """The store is believed again as it is: what was held because of it goes on now."""
-        for attempts in self._attempts.values():
-            attempts.pause = Pause()
+        self._attempts.settle()
         self.nudge()
         self.witness_soon()
 
     def _answered(self) -> None:
         """The store is there: the breaker closes, and those whom only its absence held up are let go."""
-        was_open, self._circuit = self._circuit.open, self._circuit.after_success()
-        self._seen, self._absent, self._note, self._out_since_s = True, False, "", None
-        if was_open:
+        self._seen, self._absent, self._note = True, False, ""
+        if self._manners.answered(self._clock.monotonic_s()):
             _log.info("store_back", store=self.store)
             self._on_reach()
             self.nudge()
             if self._witnessing:
                 self._witnessing.store_back()
 
-    def _store_failed(self, error: StoreError, *, probe: bool = False, retry_after_s: float | None = None) -> None:
-        was_open = self._circuit.open
-        self._circuit = self._circuit.after_failure(
-            self._clock.monotonic_s(), self._random, self._backoff, probe=probe, retry_after_s=retry_after_s
-        )
+    def _store_failed(self, error: StoreError, begun: Begun | None = None) -> None:
+        now_s = self._clock.monotonic_s()
+        asked_s = error.retry_after_s if isinstance(error, StoreBusy) else None
+        if isinstance(error, StoreBusy) and error.pushed_back:
+            went_out = self._manners.pushed_back(now_s, begun=begun, retry_after_s=asked_s)
+        else:
+            went_out = self._manners.failed(now_s, begun=begun, retry_after_s=asked_s)
         self._absent, self._note = isinstance(error, StoreUnreachable), str(error)
-        if self._circuit.open and not was_open:
+        if went_out:
             _log.warning("store_held_off", store=self.store, reason=str(error))
-            self._out_since_s = self._clock.monotonic_s()
             self._on_reach()
 
     def _note_progress(self, acquisition: AcquisitionId, track: Track) -> None:
-        attempts = self._attempts[acquisition]
-        if attempts.counted_bytes is not None:  # what was there before this life's first answer was not sent now
-            sent_bytes, now_s = max(0, track.sent_bytes - attempts.counted_bytes), self._clock.monotonic_s()
-            self._moved_bytes += sent_bytes
-            attempts.moved_bytes += sent_bytes
-            self._rate.report(_ALL, _PHASE, self._moved_bytes, now_s)
-            attempts.rate.report(acquisition, _PHASE, attempts.moved_bytes, now_s)
-        attempts.counted_bytes = track.sent_bytes
+        self._attempts.note(acquisition, track, self._clock.monotonic_s())
+
+
+def _is_flagged(row: Acquisition) -> bool:
+    return row.category is Category.EVIDENCE
+
+
+def _rank(tx: Tx, row: Acquisition) -> Rank:
+    outstanding_bytes = tx.outstanding_bytes(row.docking)
+    return Rank(
+        ordinary=not _is_flagged(row),
+        outstanding_bytes=math.inf if outstanding_bytes is None else outstanding_bytes,
+        found_at=row.found_at,
+    )

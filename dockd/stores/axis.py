@@ -16,7 +16,8 @@ from pathlib import Path
 from dockd.core import canonical
 from dockd.core.manifest import decode
 from dockd.core.objects import ObjectState, Piece
-from dockd.core.transfer import MIN_PATCH_BYTES, Call
+from dockd.core.patch_size import MIN_PATCH_BYTES
+from dockd.core.transfer import Call
 from dockd.errors import (
     OffsetConflict,
     PatchTooLarge,

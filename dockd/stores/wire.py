@@ -19,7 +19,7 @@ import anyio
 import httpx
 
 from dockd.core import canonical
-from dockd.core.transfer import Call, RetryClass, classify, retry_after_s
+from dockd.core.transfer import PUSH_BACK, Call, RetryClass, classify, retry_after_s
 from dockd.errors import (
     ConfigError,
     ObjectLost,
@@ -349,7 +349,7 @@ def _raise_class(found: RetryClass, status: int, words: str, wait_s: float | Non
         case RetryClass.RESUME:
             raise OffsetConflict(words)
         case RetryClass.LATER:
-            raise StoreBusy(words, retry_after_s=wait_s)
+            raise StoreBusy(words, retry_after_s=wait_s, pushed_back=status in PUSH_BACK)
         case RetryClass.SHRINK:
             raise PatchTooLarge(words)
         case RetryClass.GONE:

@@ -18,6 +18,7 @@ from dockd.core.backoff import Backoff
 from dockd.core.keyfiles import StationPublic
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
 from dockd.core.manifest import Manifest, encode
+from dockd.core.places import Places
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
@@ -32,6 +33,7 @@ from dockd.model import (
     VerdictStatus,
 )
 from dockd.station.outlet import Outlet, Parts, Signing
+from dockd.station.pacing import Pacing
 from dockd.station.uplink import Uplink
 from dockd.stores.memory import MemoryStore
 
@@ -184,7 +186,7 @@ class Bench:
         """The one store."""
         return StorePolicy([PolicyStore(store=self.store.store, name="archive", min_retention=min_retention)])
 
-    def parts(self, policy):
+    def parts(self, policy, places=8):
         return Parts(
             journal=self.journal,
             spool=self.spool,
@@ -193,6 +195,8 @@ class Bench:
             clock=self.clock,
             random=lambda count: b"\x80" * count,
             on_changed=self.changed.put_nowait,
+            pacing=Pacing(self.clock),
+            places=Places(most=places),
         )
 
     async def until(self, acquisition, state):

@@ -302,7 +302,7 @@ async def test_p09_an_outage_is_probed_by_one_at_a_time_and_found_again(bench):
         nonlocal probes, most
         if not down:
             return await register(acquisition, manifest, size)
-        probe = uplink._attempts[acquisition].probe  # those let through before it opened do not count
+        probe = uplink._attempts.of(acquisition).begun.probe  # those let through before it opened do not count
         probes += probe
         most = max(most, probes)
         await asyncio.sleep(0)

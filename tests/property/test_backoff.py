@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockd.core.backoff import Backoff, Circuit, Pause
-from dockd.core.transfer import MIN_PATCH_BYTES, Action, larger_patch, next_move, smaller_patch
+from dockd.core.transfer import Action, next_move
 
 BACKOFF = Backoff()
 draws = st.binary(min_size=6, max_size=6)
@@ -92,10 +92,3 @@ def test_p02_a_move_never_goes_back_to_zero_on_its_own(size, offset, data):
     assert move.offset == offset  # the store's word, never our own idea
     assert (move.action is Action.CONFIRM) == (offset == size)
     assert (move.action is Action.HOLD) == (not 0 <= offset <= size)
-
-
-@given(st.integers(1, 1 << 30))
-def test_patch_sizes_stay_useful(patch):
-    assert 1 <= smaller_patch(patch) <= patch
-    assert smaller_patch(patch) >= min(patch, MIN_PATCH_BYTES)
-    assert patch <= larger_patch(patch, limit_bytes=1 << 30) <= 1 << 30
