@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from dockd.core.keyfiles import parse_store_pub
 from dockd.core.sealing import Recipient, parse_recipients_file
 from dockd.core.sshsig import SigningKey
 from dockd.errors import ConfigError, VerificationFailed
+from dockd.station.limits import caps_of
 from dockd.station.reload import known_profiles
 from dockd.stores.s3_signing import Signer
 
@@ -61,16 +62,22 @@ def check_station(path: Path, config: StationConfig) -> None:
         policy_of(config)
     except ValueError as error:
         found.add("stores.erase_when", str(error), "a policy that these stores can satisfy (config/dockd.toml)")
-    try:
-        known_profiles(config)
-    except ConfigError as error:
-        found.lines += error.problems
+    found.lines += [f"{path}: {line}" for line in _problems(lambda: caps_of(config.uplink))]
+    found.lines += _problems(lambda: known_profiles(config))
     if recipients and len(ids) == len(config.store) and not config.trial:
         found.lines += [
             f"{path}: {secret}: move it off this machine, or say `trial = true` where no real evidence is handled"
             for secret in readable_secrets(path, config)
         ]
     found.finish()
+
+
+def _problems(look: Callable[[], object]) -> Sequence[str]:
+    try:
+        look()
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 def check_receiver(path: Path, config: ReceiverConfig) -> None:

@@ -29,6 +29,7 @@ from dockd.keep.spool import Spool
 from dockd.model import StationId
 from dockd.reader.client import ForkServer
 from dockd.station.daemon import Daemon, Machine
+from dockd.station.limits import limits_of
 from dockd.station.reload import Live, known_profiles
 
 _log = structlog.get_logger()
@@ -55,7 +56,8 @@ async def _run(config_path: Path, config: StationConfig) -> None:
             max_bytes=config.spool.max_bytes,
             faults=failing,
         )
-        identity = Identity(station=station, key=manifest_key, clock=clock, spool=spool)
+        limits = limits_of(config, clock)
+        identity = Identity(station=station, key=manifest_key, clock=clock, spool=spool, pace=limits.pacing)
         outlets = {}
         for name, section in config.store.items():
             outlets[name] = open_store(name, section, identity, stack)
@@ -71,7 +73,7 @@ async def _run(config_path: Path, config: StationConfig) -> None:
         forkserver = await ForkServer.start()
         stack.push_async_callback(forkserver.aclose)
         control = stack.enter_context(closing(bind(config.socket_path)))
-        live = Live(config_path, config, known_profiles(config))
+        live = Live(config_path, config, known_profiles(config), limits)
         directories, ports = config.bay_directories(), config.bays.port_numbers()
         await Daemon(
             Machine(
@@ -88,6 +90,7 @@ async def _run(config_path: Path, config: StationConfig) -> None:
                 manifest_key=manifest_key,
                 recipients=tuple(recipient.text for recipient in recipients),
                 live=live,
+                limits=limits,
                 clock=clock,
                 random=secrets.token_bytes,
                 service_manager=service_manager(os.environ, pid=os.getpid()),

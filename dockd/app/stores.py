@@ -36,7 +36,7 @@ from dockd.stores.s3_records import Lock, LockMode
 from dockd.stores.tls import ClientCertificate
 from dockd.stores.tus_store import TusStore as Tus
 from dockd.stores.web_identity import WebIdentityCredentials
-from dockd.stores.wire import Timeouts
+from dockd.stores.wire import Pace, Timeouts
 
 _PLACES = uuid.UUID("5f0c7d8e-0d5c-4c57-9d5e-6f1f5c1a7a42")  # docs/formats.md: the namespace of stores that do not sign
 
@@ -49,6 +49,7 @@ class Identity:
     key: SigningKey
     clock: Clock
     spool: Spool
+    pace: Pace | None = None  # of all bytes that are sent; None: as fast as they go
 
 
 def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncExitStack) -> Outlet:
@@ -180,6 +181,7 @@ def _receiver(name: str, section: ReceiverStore, identity: Identity) -> Receiver
         proxy_url=section.proxy_url,
         clock=identity.clock,
         timeouts=_timeouts(section),
+        pace=identity.pace,
     )
 
 
@@ -195,6 +197,7 @@ def _tus(section: TusStore, identity: Identity) -> Tus:
         clock=identity.clock,
         random=secrets.token_bytes,
         timeouts=_timeouts(section),
+        pace=identity.pace,
     )
 
 
@@ -216,6 +219,7 @@ def _s3(section: S3Store, identity: Identity, closing: AsyncExitStack) -> Bucket
         proxy_url=section.proxy_url,
         clock=identity.clock,
         timeouts=_timeouts(section),
+        pace=identity.pace,
     )
 
 
@@ -233,6 +237,7 @@ def _axis(section: AxisStore, identity: Identity) -> Axis:
         proxy_url=section.proxy_url,
         clock=identity.clock,
         timeouts=_timeouts(section),
+        pace=identity.pace,
     )
 
 

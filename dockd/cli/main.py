@@ -45,6 +45,7 @@ COMMANDS = (
     "status",
     "clips",
     "store",
+    "uplink",
     "custody",
     "open",
     "check-config",

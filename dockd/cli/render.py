@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -28,6 +29,16 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= _THOUSAND
     return f"{value:.2f} TB"
+
+
+def bits(bytes_s: int) -> str:
+    """Bytes a second, as the speeds of networks are told."""
+    value = float(bytes_s * 8)
+    for unit in ("bit", "kbit", "Mbit"):
+        if value < _THOUSAND:
+            return f"{value:.3g} {unit}/s"
+        value /= _THOUSAND
+    return f"{value:.3g} Gbit/s"
 
 
 def count(number: int, what: str) -> str:
@@ -119,6 +130,7 @@ def summary_lines(snapshot: dict[str, Any]) -> list[str]:
     """Stores, spool and custody, a line each, and what waits for a person."""
     lines = [
         *(store_line(one) for one in snapshot["stores"]),
+        uplink_line(snapshot["uplink"]),
         *([f"policy  erased once confirmed by {snapshot['policy']}"] if len(snapshot["stores"]) > 1 else []),
         "spool   {spool_files} sealed clips, {used}, {free} free".format(
             **snapshot, used=size(snapshot["spool_bytes"]), free=size(snapshot["spool_free_bytes"])
@@ -139,11 +151,38 @@ def store_line(store: dict[str, Any]) -> str:
     parts = [f"store   {store['name']}: {store['state']}, {waiting}"]
     if store["given_up"]:
         parts.append(f"{count(store['given_up'], 'clip')} that it will not get")
+    if store["spread_left_s"]:
+        parts.append(f"goes easy on it after an outage for {duration(store['spread_left_s'])}")
     if store["standing_in"]:
         parts.append("standing in for another")
     if not store["counts"]:
         parts.append("its word does not count")
     return "; ".join(parts + ([store["note"]] if store["note"] else []))
+
+
+def uplink_line(uplink: dict[str, Any]) -> str:
+    """All uploads, and the cap that holds for them."""
+    parts = [
+        f"uplink  {count(uplink['in_flight'], 'upload')} of {uplink['max_in_flight']}",
+        bits(uplink["rate_bytes_s"]) if uplink["rate_bytes_s"] else "",
+        cap_words(uplink),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def cap_words(uplink: dict[str, Any]) -> str:
+    """The cap that holds, and what comes after it."""
+    words = _cap(uplink["cap_bytes_s"])
+    if uplink["cap_by"]:
+        words += f" by {uplink['cap_by']}"
+    if uplink["cap_changes_at"] is None:
+        return words
+    at = datetime.fromisoformat(uplink["cap_changes_at"]).astimezone()
+    return f"{words} until {at:%a %H:%M}, then {_cap(uplink['cap_then_bytes_s'])}"
+
+
+def _cap(bytes_s: int | None) -> str:
+    return "no cap" if bytes_s is None else f"cap {bits(bytes_s)}"
 
 
 def held_line(clip: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from dockd.config.tables import (
     split_address,
     whole,
 )
+from dockd.config.uplink import Uplink
 from dockd.model import BayNumber
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mkv", ".3gp")
@@ -196,6 +197,7 @@ class StationConfig(Table):
         ),
     ]
     stores: Annotated[Policy, Field(description="a table [stores]")] = Policy()
+    uplink: Annotated[Uplink, Field(description="a table [uplink]")] = Uplink()
     log: Annotated[Log, Field(description="a table [log]")] = Log()
 
     @property
@@ -307,6 +309,9 @@ RELOADABLE = frozenset(
         "log.level",
         "log.format",
         "spool.keep_after_receipt_s",
+        "uplink.caps",
+        "uplink.max_in_flight",
+        "uplink.time_zone",
     }
 )
 """The station's keys that a running daemon takes over; a change of any other waits for a restart."""
@@ -349,7 +354,11 @@ def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def fixed_changes(old: StationConfig, new: StationConfig) -> list[str]:
     """The keys that differ and that only a restart can change."""
-    return [key for key in changed_keys(old, new) if key not in RELOADABLE]
+    return [key for key in changed_keys(old, new) if not _is_reloadable(key)]
+
+
+def _is_reloadable(key: str) -> bool:
+    return key in RELOADABLE or any(key.startswith(f"{one}.") for one in RELOADABLE)
 
 
 def changed_keys(old: Table, new: Table, above: str = "") -> list[str]:

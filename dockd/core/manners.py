@@ -6,7 +6,7 @@ breaker; one that only has too much to do (429, 503) gets fewer uploads at once,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dockd.core.backoff import Backoff, Circuit, Pause
@@ -146,7 +146,10 @@ class Manners:
         """
         if begun is not None:
             self._concurrency.pushed_back(begun.round)
-        self._lull = self._lull.after_failure(now_s, self._random, self._backoff, retry_after_s=retry_after_s)
+        lull = self._lull.after_failure(now_s, self._random, self._backoff, retry_after_s=retry_after_s)
+        if self._lull.bidden and self._lull.due_s > lull.due_s:  # another upload was told of a longer one
+            lull = replace(lull, due_s=self._lull.due_s, bidden=True)
+        self._lull = lull
         if self._busy_since_s is None:
             self._busy_since_s = now_s
         if now_s - self._busy_since_s < BUSY_IS_OUT_S or self.is_out:

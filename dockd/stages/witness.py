@@ -18,7 +18,7 @@ from dockd.model import StoreId
 from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
-_EVENT = "checkpoint.witnessed"
+WITNESSED = "checkpoint.witnessed"
 _NOTE = "witnessed"  # the file of the main witness; those of others have the store's id behind it
 _SHOWINGS = 64  # entries that are looked at for whether they are worth another showing
 
@@ -63,7 +63,7 @@ async def show_checkpoint(journal: Journal, store: SigningStore, *, main: bool =
     )
 
     def keep(tx: Tx) -> None:
-        tx.record(_EVENT, details={"store": of, "size": size})
+        tx.record(WITNESSED, details={"store": of, "size": size})
         if why := tx.get(UNACCEPTED):
             tx.put(_accepted_key(of), why)
         tx.put(_size_key(of), str(size))
@@ -89,7 +89,7 @@ def _nothing_new(tx: Tx, store: StoreId) -> bool:
     if tx.size == 0 or tx.size - size > _SHOWINGS:
         return tx.size == 0
     events = [canonical.decode(line, type_="custody")["event"] for line in tx.lines(size, _SHOWINGS)]
-    return size > 0 and all(event == _EVENT for event in events)
+    return size > 0 and all(event == WITNESSED for event in events)
 
 
 def _size(tx: Tx, store: StoreId) -> int:

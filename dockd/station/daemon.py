@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from dockd import __version__
 from dockd.control.notify import Nobody, ServiceManager, keep_told
 from dockd.control.server import serve as serve_control
+from dockd.core.custody import parse_entry
 from dockd.core.policy import StorePolicy
 from dockd.core.sshsig import SigningKey
 from dockd.devices.port import DeviceSource, Plugged
@@ -22,7 +23,9 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, BayNumber, CameraIdentity, Clock, Entropy, StationId
 from dockd.reader.client import ForkServer
 from dockd.stages.detect import detect
+from dockd.stages.witness import WITNESSED
 from dockd.station.docking import Docking, Parts, end_docking
+from dockd.station.limits import Limits, kept_cap
 from dockd.station.operations import Operations
 from dockd.station.outlet import Outlet
 from dockd.station.outlet import Parts as StoreParts
@@ -34,6 +37,8 @@ from dockd.station.tidy import Tidier
 
 _log = structlog.get_logger()
 
+_STOPPED = "station.stopped"
+_LOOKED_BACK = 50  # entries; more than there can be stores
 LAST_WITNESS_S = 1.5  # what a stop allows the store for cosigning the last checkpoint
 
 
@@ -54,6 +59,7 @@ class Machine:
     manifest_key: SigningKey
     recipients: tuple[str, ...]
     live: Live
+    limits: Limits
     clock: Clock
     random: Entropy
     service_manager: ServiceManager = field(default_factory=Nobody)
@@ -81,6 +87,8 @@ class Daemon:
                 clock=machine.clock,
                 random=machine.random,
                 on_changed=self._acquisition_changed,
+                pacing=machine.limits.pacing,
+                places=machine.limits.places,
             ),
         )
         self._tidier = Tidier(
@@ -204,28 +212,41 @@ class Daemon:
         machine = self._machine
         mended = machine.journal.mended
 
-        def change(tx: Tx) -> int:
+        def change(tx: Tx) -> tuple[int, timedelta]:
+            away = _away(tx, machine.clock.now())
             details: dict[str, object] = {"version": __version__, "trial": machine.trial}
             tx.record("station.started", details=details | ({"mended": list(mended)} if mended else {}))
             interrupted = tx.open_dockings()
             for docking in interrupted:
                 end_docking(tx, docking.docking, "the station was stopped or lost power during it")
-            return len(interrupted)
+            return len(interrupted), away
 
-        interrupted = await machine.journal.write(change)
+        interrupted, away = await machine.journal.write(change)
         self._alarms.set(
             "custody", "; ".join(mended) and f"{'; '.join(mended)}: have the evidence side look at the log"
         )
+        machine.limits.pacing.override(await machine.journal.read(kept_cap))
         await self._stores.begin()
+        self._stores.returning(away)
         orphans = await self._tidier.sweep()
         _log.info("station_started", interrupted_dockings=interrupted, orphans_removed=orphans)
 
     async def _stop(self) -> None:
         journal = self._machine.journal
-        await journal.write(lambda tx: tx.record("station.stopped", details={"version": __version__}))
+        await journal.write(lambda tx: tx.record(_STOPPED, details={"version": __version__}))
         try:
             async with asyncio.timeout(LAST_WITNESS_S):
                 await self._stores.show_last()
         except TimeoutError:
             _log.info("last_checkpoint_not_witnessed", reason="a store was too slow")
         _log.info("station_stopped")
+
+
+def _away(tx: Tx, now: datetime) -> timedelta:
+    """For how long the station was away without anybody having stopped it: others may have been with it."""
+    first = max(0, tx.size - _LOOKED_BACK)
+    newest = [parse_entry(line) for line in tx.lines(first, _LOOKED_BACK)]
+    told = [one for one in newest if one.event != WITNESSED]  # by a store, after the stop that it was shown
+    if not told or told[-1].event == _STOPPED:
+        return timedelta()
+    return max(timedelta(), now - newest[-1].at)

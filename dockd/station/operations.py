@@ -15,6 +15,7 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Named, VerdictStatus
 from dockd.stages.condition import left_unclean
 from dockd.station import trust
+from dockd.station.limits import cap_to_json, change_cap
 from dockd.station.snapshot import to_json
 from dockd.station.status import Sources, take_snapshot, why_held, why_kept
 
@@ -48,6 +49,8 @@ class Operations:
             case "cameras" | "lost":
                 for one in await (self._cameras() if operation == "cameras" else self._lost(_store(arguments))):
                     yield one
+            case "cap":
+                yield await self._cap(arguments, operator)
             case "enrol" | "forget":
                 yield await self._enrol(operation, *_enrolment(arguments), operator)
             case _:
@@ -129,6 +132,17 @@ class Operations:
             uplink.trust.look()
         _log.warning("operator_decided", operator=operator, decision=operation, store=store)
         return answer | {"decision": operation.replace("_", "-")}
+
+    async def _cap(self, arguments: dict[str, Any], operator: str) -> dict[str, Any]:
+        """Set the uplink's cap for a while, or take that back."""
+        pacing, now, reason = self._sources.stores.pacing, self._sources.clock.now(), _reason(arguments, needed=False)
+        override = await self._sources.journal.write(
+            lambda tx: change_cap(tx, arguments, now=now, operator=operator, reason=reason)
+        )
+        pacing.override(override)
+        decision = "cap cleared" if override is None else "cap set"
+        _log.info("operator_decided", operator=operator, decision=decision)
+        return {"type": "decision", "v": 1, "decision": decision, "operator": operator, **cap_to_json(pacing.cap())}
 
     async def _cameras(self) -> list[dict[str, Any]]:
         return await self._sources.journal.read(_enrolled)
@@ -260,9 +274,9 @@ def _store(arguments: dict[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _reason(arguments: dict[str, Any]) -> str:
-    reason = arguments.get("reason")
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > _REASON_LIMIT:
+def _reason(arguments: dict[str, Any], *, needed: bool = True) -> str:
+    reason = arguments.get("reason") or ""
+    if not isinstance(reason, str) or (needed and not reason.strip()) or len(reason) > _REASON_LIMIT:
         raise LookupError(f"a decision needs a reason, of at most {_REASON_LIMIT} characters")
     return reason
 

@@ -23,6 +23,7 @@ from dockd.core.profile import Profile
 from dockd.errors import ConfigError
 from dockd.reader.client import ClipRules
 from dockd.station.cameras import load_profiles
+from dockd.station.limits import Limits, caps_of
 from dockd.station.status import Alarms
 
 _log = structlog.get_logger()
@@ -32,8 +33,11 @@ _TOPIC = "configuration"
 class Live:
     """The configuration as it is in force now."""
 
-    def __init__(self, path: Path, config: StationConfig, profiles: tuple[Profile, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, config: StationConfig, profiles: tuple[Profile, ...] = (), limits: Limits | None = None
+    ) -> None:
         self.config = config
+        self._limits = limits
         self._path = path
         self._profiles = profiles
 
@@ -69,6 +73,8 @@ class Live:
                 await changed.wait()
                 changed.clear()
                 alarms.set(_TOPIC, await asyncio.to_thread(self._reload))
+                if self._limits is not None:
+                    self._limits.follow(self.config.uplink)
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a stop is under way: it is not to be cut short
@@ -89,6 +95,7 @@ class Live:
         try:
             fresh = load_station(self._path)
             profiles = known_profiles(fresh)
+            caps_of(fresh.uplink)
         except (ConfigError, OSError) as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
             _log.warning("configuration_refused", problems=problems or str(error))

@@ -49,11 +49,26 @@ class StoreStatus:
     waiting_bytes: int = 0
     given_up: int = 0  # those that it will not get: refused for good, or their sealed file is gone
     standing_in: bool = False  # a fallback whose primary is out of reach
+    at_once: int = 0  # uploads that it is given at once: fewer than configured where it pushed back or was away
+    spread_left_s: int = 0  # after an outage, for how long uploads that are not flagged wait, or go one by one
 
     @property
     def out_of_reach(self) -> bool:
         """Whether clips wait for it."""
         return self.state in ("unreachable", "untrusted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkStatus:
+    """All uploads together, and the cap that holds for them."""
+
+    rate_bytes_s: int = 0  # over the last seconds
+    in_flight: int = 0
+    max_in_flight: int = 0
+    cap_bytes_s: int | None = None  # None: no cap
+    cap_by: str = ""  # the operator who set it; empty where the configuration says so
+    cap_changes_at: datetime | None = None
+    cap_then_bytes_s: int | None = None  # after that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,7 @@ class Snapshot:
     at: datetime
     bays: tuple[BayStatus, ...]
     stores: tuple[StoreStatus, ...]
+    uplink: UplinkStatus
     policy: str  # what has to confirm a clip, in words
     spool_files: int
     spool_bytes: int

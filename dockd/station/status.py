@@ -84,6 +84,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         at=sources.clock.now(),
         bays=tuple([await _bay(sources, bay, by_bay[bay]) for bay in sorted(by_bay)]),
         stores=stores,
+        uplink=sources.stores.uplink(),
         policy=sources.stores.policy.sentence(),
         spool_files=files,
         spool_bytes=size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -16,7 +17,8 @@ from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.confirming import Confirming
 from dockd.stages.sanitise import Asking
 from dockd.station.outlet import Outlet, Parts
-from dockd.station.snapshot import StoreStatus
+from dockd.station.pacing import Pacing
+from dockd.station.snapshot import StoreStatus, UplinkStatus
 from dockd.station.uplink import Uplink
 from dockd.station.waiting import pause
 
@@ -48,6 +50,24 @@ class Stores:
         self._standing_in: set[StoreId] = set()
 
     @property
+    def pacing(self) -> Pacing:
+        """The pace of all bytes that go to any of them."""
+        return self._parts.pacing
+
+    def uplink(self) -> UplinkStatus:
+        """All uploads together."""
+        cap, places = self.pacing.cap(), self._parts.places
+        return UplinkStatus(
+            rate_bytes_s=self.rate(),
+            in_flight=places.taken,
+            max_in_flight=places.most,
+            cap_bytes_s=cap.bytes_per_s,
+            cap_by=cap.operator,
+            cap_changes_at=cap.changes_at,
+            cap_then_bytes_s=cap.then_bytes_per_s,
+        )
+
+    @property
     def policy(self) -> StorePolicy:
         """What has to confirm a clip."""
         return self._parts.policy
@@ -73,6 +93,11 @@ class Stores:
             await self._follow()
         for uplink in self.uplinks.values():
             await uplink.begin()
+
+    def returning(self, outage: timedelta) -> None:
+        """Before `run`: the station was away for so long, and not because somebody stopped it."""
+        for uplink in self.uplinks.values():
+            uplink.returning(outage)
 
     async def run(self) -> None:
         """Send until cancelled. Raises JournalError where the journal failed, and whatever is no DockdError."""

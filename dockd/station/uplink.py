@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
 from dockd.core.backoff import Backoff
+from dockd.core.bandwidth import spread_s
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent
 from dockd.core.manners import Begun, Manners
 from dockd.core.patch_size import PatchSize
-from dockd.core.places import Rank
 from dockd.errors import (
     Disposition,
     DockdError,
@@ -31,9 +31,10 @@ from dockd.errors import (
     StoreUntrusted,
 )
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, Category, StoreId
+from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.upload import Pusher, Track
 from dockd.station.attempts import Attempt, Attempts
+from dockd.station.choosing import Choice, Wanted, choose, is_flagged
 from dockd.station.enforced import Enforced
 from dockd.station.leftovers import Leftovers
 from dockd.station.outlet import Outlet, Parts
@@ -46,15 +47,6 @@ from dockd.station.witnessing import Witnessing
 _log = structlog.get_logger()
 
 _NEEDED = (AcquisitionState.SPOOLED, AcquisitionState.UPLOADING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """What would be sent next, and why."""
-
-    row: Acquisition
-    rank: Rank
-    in_turn: bool
 
 
 class Uplink:
@@ -149,6 +141,16 @@ class Uplink:
         if self._witnessing:
             await self._witnessing.begin()
 
+    def returning(self, outage: timedelta) -> None:
+        """The station was away for so long, and others may have been with it: do not come back all at once.
+
+        Flagged evidence waits for nothing of the kind.
+        """
+        quiet_s = spread_s(outage, self._random)
+        self._manners.quiet_for(quiet_s, self._clock.monotonic_s())
+        if self._witnessing:
+            self._witnessing.first_after_s = quiet_s
+
     async def show_last(self) -> None:
         """Show the store the log a last time, where it signs. Raises what it answered, OSError."""
         if self._witnessing:
@@ -187,16 +189,18 @@ class Uplink:
             state, note = "unreachable", self._note
         else:
             state, note = ("reachable" if self._seen else "unknown"), self._note
-        count, size_bytes = self._waiting
+        waiting, waiting_bytes = self._waiting
         return StoreStatus(
             name=self._policy.name(self.store),
             store=self.store,
             state=state,
             note=note,
             counts=self._policy.counts(self.store),
-            waiting=count,
-            waiting_bytes=size_bytes,
+            waiting=waiting,
+            waiting_bytes=waiting_bytes,
             standing_in=standing_in,
+            at_once=self._manners.limit,
+            spread_left_s=math.ceil(self._manners.spread_left_s(self._clock.monotonic_s())),
         )
 
     def progress(self, acquisition: AcquisitionId) -> int:
@@ -221,7 +225,7 @@ class Uplink:
 
     async def _work(self, row: Acquisition) -> None:
         try:
-            with self._pacing.serving(urgent=_is_flagged(row)):
+            with self._pacing.serving(urgent=is_flagged(row)):
                 await self._attend(row)
         finally:
             self._attempts.end(row.acquisition)
@@ -249,40 +253,39 @@ class Uplink:
             self._places.withdraw(self.store)
             return None, min((one for one in (due_s, ordinary_s) if one), default=None)
         row = choice.row
-        if self._left_s(flagged=_is_flagged(row)) != 0.0:
+        if self._left_s(flagged=is_flagged(row)) != 0.0:
             return None, 0.0  # the store was heard of while the journal was asked
         if not self._places.ask(self.store, choice.rank):
             return None, due_s
         now_s = self._clock.monotonic_s()
         attempt = self._attempts.begin(row.acquisition)
         attempt.begun = self._manners.begin(now_s, again=attempt.pause.failures > 0)
-        attempt.in_turn = choice.in_turn and not _is_flagged(row)
+        attempt.in_turn = choice.in_turn and not is_flagged(row)
         self._turns.began(row.docking, now_s)
         return row, None
 
     def _left_s(self, *, flagged: bool) -> float | None:
         return self._manners.left_s(self._clock.monotonic_s(), under_way=len(self._attempts.active), flagged=flagged)
 
-    async def _pick(self, *, flagged_only: bool) -> tuple[_Choice | None, float | None]:
+    async def _pick(self, *, flagged_only: bool) -> tuple[Choice | None, float | None]:
         """The first candidate that is neither active nor waiting; and how long until one that waits is due."""
         now_s = self._clock.monotonic_s()
         waits = self._attempts.waits(now_s, self._manners.retry_left_s(now_s))
         passed_over = self._attempts.active | {one for one, left_s in waits.items() if left_s > 0}
         in_turn = self.outlet.slots > 1 and not self._attempts.in_turn
+        wanted = Wanted(
+            store=self.store,
+            passed_over=passed_over,
+            turns=self._turns if in_turn else None,
+            flagged_only=flagged_only,
+        )
 
-        def ask(tx: Tx) -> tuple[list[Acquisition], _Choice | None]:
-            limit = len(passed_over) + 1
-            self._waiting = tx.waiting(self.store)
-            firsts = self._turns.ordered(tx.uplink_firsts(self.store, limit)) if in_turn else []
-            candidates = tx.uplink_candidates(self.store, limit)
-            left = (row for row in (*firsts, *candidates) if row.acquisition not in passed_over)
-            row = next((row for row in left if _is_flagged(row) or not flagged_only), None)
-            return candidates, None if row is None else _Choice(row=row, rank=_rank(tx, row), in_turn=in_turn)
-
-        candidates, choice = await self._journal.read(ask)
+        choice, listed, self._waiting = await self._journal.read(
+            lambda tx: (*choose(tx, wanted), tx.waiting(self.store))
+        )
         if choice is None and not flagged_only:
             # The list is whole, so what stands on no list is done with, by whatever way.
-            for gone in self._attempts.gone({row.acquisition for row in candidates}):
+            for gone in self._attempts.gone(listed):
                 waits.pop(gone, None)
                 self._forget(gone)
         return choice, min((left_s for left_s in waits.values() if left_s > 0), default=None)
@@ -394,16 +397,3 @@ class Uplink:
 
     def _note_progress(self, acquisition: AcquisitionId, track: Track) -> None:
         self._attempts.note(acquisition, track, self._clock.monotonic_s())
-
-
-def _is_flagged(row: Acquisition) -> bool:
-    return row.category is Category.EVIDENCE
-
-
-def _rank(tx: Tx, row: Acquisition) -> Rank:
-    outstanding_bytes = tx.outstanding_bytes(row.docking)
-    return Rank(
-        ordinary=not _is_flagged(row),
-        outstanding_bytes=math.inf if outstanding_bytes is None else outstanding_bytes,
-        found_at=row.found_at,
-    )

@@ -39,6 +39,7 @@ class Witnessing:
     backoff: Backoff
     on_answer: Callable[[], None]
     on_failure: Callable[[StoreError], None]
+    first_after_s: float = 0.0  # how long to wait before the first time, unless somebody asks
     size: int = 0  # entries under the newest checkpoint that it cosigned
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _waits: Pause = field(default_factory=Pause)
@@ -52,6 +53,8 @@ class Witnessing:
     async def run(self) -> None:
         """Show the checkpoint; one that failed is shown again after a wait. Until cancelled. Raises JournalError."""
         self.size = await witnessed_size(self.journal, self.store.store)
+        if self.first_after_s:
+            await pause(self.clock, self.first_after_s, self._wanted)
         while True:
             delay_s = await self._show()
             await pause(self.clock, delay_s, self._wanted)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 from dockd.keep.records import Counts, Tally
-from dockd.station.snapshot import StoreStatus
+from dockd.station.snapshot import StoreStatus, UplinkStatus
 from dockd.station.status import Alarms, Sources, take_snapshot
 
 
@@ -82,6 +82,7 @@ async def test_state_and_note_and_camera_of_a_bay_are_of_one_instant():
             journal=Journal(docking),
             spool=SimpleNamespace(usage=lambda: (0, 0), free_bytes=lambda: 0),
             stores=SimpleNamespace(
+                uplink=UplinkStatus,
                 status=lambda: (StoreStatus(name="store", state="reachable"),),
                 alarms=(),
                 witnessed=0,

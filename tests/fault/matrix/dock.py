@@ -29,6 +29,7 @@ from dockd import faults as no
 from dockd.control.server import bind
 from dockd.core.age_keys import Identity
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
+from dockd.core.places import Places
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.sshsig import PublicKey, SigningKey
 from dockd.devices.folder import FolderSource
@@ -41,7 +42,9 @@ from dockd.receiver.generation import accept_log
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import ReceiverSettings
 from dockd.station.daemon import Daemon, Machine
+from dockd.station.limits import Limits
 from dockd.station.outlet import Outlet, Signing
+from dockd.station.pacing import Pacing
 from dockd.stores.receiver_store import ReceiverStore
 
 PACE = 30  # how many times faster than the machine's a dock's clock runs: every wait is as much shorter
@@ -282,6 +285,7 @@ class Dock:
                             manifest_key=self.manifest_key,
                             recipients=tuple(one.recipient.text for one in self.identities),
                             live=StillLive(),
+                            limits=Limits(pacing=Pacing(self.clock), places=Places(most=8)),
                             clock=self.clock,
                             random=os.urandom,
                         )

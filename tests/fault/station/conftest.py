@@ -15,6 +15,7 @@ from cards import MIB, Part
 from dockd.app.clock import MachineClock
 from dockd.control.server import bind
 from dockd.core.keyfiles import StationPublic
+from dockd.core.places import Places
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.profile import FOLDER, EraseMethod
 from dockd.core.sealing import Identity, Opener
@@ -25,7 +26,9 @@ from dockd.keep.rebuild import Origins, open_journal
 from dockd.keep.spool import Spool
 from dockd.reader.client import ClipRules, ForkServer
 from dockd.station.daemon import Daemon, Machine
+from dockd.station.limits import Limits
 from dockd.station.outlet import Outlet, Signing
+from dockd.station.pacing import Pacing
 from dockd.station.status import take_snapshot
 from dockd.stores.memory import MemoryStore
 
@@ -98,6 +101,7 @@ class Station:
                 manifest_key=self.manifest_key,
                 recipients=(self.identity.recipient.text,),
                 live=self.live,
+                limits=Limits(pacing=Pacing(self.clock), places=Places(most=8)),
                 clock=self.clock,
                 random=os.urandom,
             )
