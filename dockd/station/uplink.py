@@ -68,7 +68,7 @@ class Uplink:
         self._journal, self._clock, self._random = parts.journal, parts.clock, parts.random
         self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
         self._backoff = backoff or Backoff()
-        self._manners = Manners(slots=outlet.slots, random=parts.random, backoff=self._backoff)
+        self._manners = Manners(slots=max(1, outlet.slots), random=parts.random, backoff=self._backoff)
         self._pacing, self._places = parts.pacing, parts.places
         self.confirmer = outlet.way.confirmer(parts)
         self.enforced = Enforced.of(outlet, parts)
@@ -131,7 +131,7 @@ class Uplink:
             if self._leftovers:
                 group.create_task(self._leftovers.run(), name=f"leftovers-{self.store}")
             group.create_task(self.trust.run(), name="trust")
-            while True:
+            while self.outlet.slots:
                 row = await self._next()
                 group.create_task(self._work(row), name=f"upload-{self.store}-{row.acquisition}")
 
