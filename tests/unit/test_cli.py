@@ -24,7 +24,8 @@ from dockd.errors import (
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {
-    *("demo", "init", "run", "receiver", "receiver enrol", "receiver accept-log", "camera", "camera make", "status"),
+    *("demo", "init", "run", "receiver", "receiver enrol", "receiver accept-log", "receiver uploads"),
+    *("camera", "camera make", "status"),
     *("store", "store accept-rollback", "store accept-loss", "store lost", "uplink", "uplink cap"),
     *("clips", "clips release", "clips retry", "custody", "custody verify", "custody show"),
     *("bays", "bays list", "bays learn", "camera enrol", "camera forget", "camera list", "camera probe"),
