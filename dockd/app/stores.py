@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,13 +24,13 @@ from dockd.keep.spool import Spool
 from dockd.model import Category, Clock, StationId, StoreId
 from dockd.stages.upload import part_digests
 from dockd.station.outlet import Keeping, Outlet, Signing
-from dockd.stores import axis_probe, s3_probe, tus_probe
+from dockd.stores import axis_probe, receiver_probe, s3_probe, tus_probe, way
 from dockd.stores.axis import AxisStore as Axis
 from dockd.stores.axis_session import CredentialFile
 from dockd.stores.credentials import CredentialSource, EnvironmentCredentials, FileCredentials
 from dockd.stores.header_file import HeaderFile
 from dockd.stores.port import ObjectStore
-from dockd.stores.probing import Findings, Probing
+from dockd.stores.probing import Answer, Findings, Probing
 from dockd.stores.receiver_store import ReceiverStore as Receiver
 from dockd.stores.s3 import S3Store as Bucket
 from dockd.stores.s3_records import Lock, LockMode
@@ -48,7 +49,7 @@ class Identity:
     station: StationId
     key: SigningKey
     clock: Clock
-    spool: Spool
+    spool: Spool | None  # None: nothing will be sent
     pace: Pace | None = None  # of all bytes that are sent; None: as fast as they go
 
 
@@ -57,16 +58,37 @@ def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncE
     if isinstance(section, ReceiverStore):
         receiver = _receiver(name, section, identity)
         closing.push_async_callback(receiver.aclose)
-        way: Signing | Keeping = Signing(port=receiver, trusted=trusted_stations(name, section))
+        asked: Callable[[], Awaitable[Findings]] = partial(receiver_probe.probe, receiver, random=secrets.token_bytes)
+        confirming: Signing | Keeping = Signing(port=receiver, trusted=trusted_stations(name, section))
     else:
         keeper, probing = _keeper(section, identity, closing)
-        way = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing)
+        confirming, asked = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing), _nobody
     return Outlet(
-        way=way,
+        way=confirming,
         slots=section.slots,
         patch_bytes=section.patch_bytes,
         failover_after_s=float(section.failover_after_s),
+        looked_at=partial(_look, section, identity.clock, asked),
     )
+
+
+async def _look(section: AnyStore, clock: Clock, asked: Callable[[], Awaitable[Findings]]) -> Findings:
+    """The way to a store, and where that holds, what it says to this station."""
+    found = await way.look(
+        section.url,
+        clock=clock,
+        timeouts=_timeouts(section),
+        ca_file=section.ca_file,
+        least=ssl.TLSVersion.TLSv1_3 if isinstance(section, ReceiverStore) else ssl.TLSVersion.TLSv1_2,
+        certificate=_certificate(section),
+        proxy_url=section.proxy_url,
+    )
+    return (*found, *await asked()) if found[0].answer is Answer.YES else found
+
+
+async def _nobody() -> Findings:
+    """A store that does not sign is tried by its adapter."""
+    return ()
 
 
 def _keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> tuple[ObjectStore, Probing]:
@@ -212,7 +234,7 @@ def _s3(section: S3Store, identity: Identity, closing: AsyncExitStack) -> Bucket
         part_bytes=section.part_bytes,
         lock=_lock(section),
         credentials=access_keys(section, identity, closing),
-        part_digests=partial(part_digests, identity.spool),
+        part_digests=None if identity.spool is None else partial(part_digests, identity.spool),
         station=identity.station,
         ca_file=section.ca_file,
         certificate=_certificate(section),

@@ -46,6 +46,7 @@ COMMANDS = (
     "clips",
     "store",
     "uplink",
+    "doctor",
     "custody",
     "open",
     "check-config",

@@ -14,13 +14,13 @@ from dockd.errors import DaemonUnreachable, RequestRefused
 _TIMEOUT_S = 30.0
 
 
-def ask(path: Path, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-    """The objects that answer one request.
+def ask(path: Path, operation: str, *, patience_s: float = _TIMEOUT_S, **arguments: Any) -> Iterator[dict[str, Any]]:
+    """The objects that answer one request, of which none takes longer than `patience_s`.
 
     Raises DaemonUnreachable where nobody listens or the answer breaks off, PermissionError where the socket is not for
     this user, RequestRefused where the daemon says no.
     """
-    with _connect(path) as connection, connection.makefile("rwb") as stream:
+    with _connect(path, patience_s) as connection, connection.makefile("rwb") as stream:
         try:
             stream.write(json.dumps({"op": operation, **arguments}).encode() + b"\n")
             stream.flush()
@@ -36,9 +36,9 @@ def ask(path: Path, operation: str, **arguments: Any) -> Iterator[dict[str, Any]
     raise DaemonUnreachable(f"the daemon at {path} ended before its answer did; try again")
 
 
-def _connect(path: Path) -> socket.socket:
+def _connect(path: Path, patience_s: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_TIMEOUT_S)
+    connection.settimeout(patience_s)
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

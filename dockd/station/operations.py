@@ -14,7 +14,7 @@ from dockd.keep.records import EnrolmentRecord
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Named, VerdictStatus
 from dockd.stages.condition import left_unclean
-from dockd.station import trust
+from dockd.station import doctor, trust
 from dockd.station.limits import cap_to_json, change_cap
 from dockd.station.snapshot import to_json
 from dockd.station.status import Sources, take_snapshot, why_held, why_kept
@@ -38,17 +38,17 @@ class Operations:
         match operation:
             case "status":
                 yield to_json(await take_snapshot(self._sources))
-            case "clips":
-                async for clip in self._clips(arguments.get("state"), arguments.get("camera")):
-                    yield clip
+            case "clips" | "doctor":
+                async for one in self._clips(arguments) if operation == "clips" else self._examined(arguments):
+                    yield one
             case "release" | "retry":
                 decide = self._release if operation == "release" else self._retry
                 yield await decide(*_decision(arguments), operator)
             case "accept_rollback" | "accept_loss":
                 yield await self._accept(operation, _store(arguments), _reason(arguments), operator)
             case "cameras" | "lost":
-                for one in await (self._cameras() if operation == "cameras" else self._lost(_store(arguments))):
-                    yield one
+                for row in await (self._cameras() if operation == "cameras" else self._lost(_store(arguments))):
+                    yield row
             case "cap":
                 yield await self._cap(arguments, operator)
             case "enrol" | "forget":
@@ -56,8 +56,8 @@ class Operations:
             case _:
                 raise LookupError(f"there is no operation {operation!r}")
 
-    async def _clips(self, state: object, camera: object) -> AsyncIterator[dict[str, Any]]:
-        wanted = _state(state)
+    async def _clips(self, arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        wanted, camera = _state(arguments.get("state")), arguments.get("camera")
         after: AcquisitionId | None = None
         serial = str(camera) if camera else None
         why = {clip: text for one in self._sources.dockings.values() for clip, text in one.postponed.reasons().items()}
@@ -151,6 +151,13 @@ class Operations:
         store = self._sources.stores.named(name).store
         found = await self._sources.journal.read(lambda tx: trust.lost(tx, store))
         return [clip_to_json(row, "") | {"receipt_seq": receipt_seq} for row, receipt_seq in found]
+
+    async def _examined(self, arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Try each store, or the one that is named, and say what came of it."""
+        stores, name = self._sources.stores, _store(arguments)
+        for uplink in [stores.named(name)] if name else stores.uplinks.values():
+            examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
+            yield doctor.to_json(examined)
 
     async def _enrol(self, operation: str, kind: str, name: str, reason: str, operator: str) -> dict[str, Any]:
         """Let a camera, or all of a profile, be docked, or no longer. Refused devices are then looked at again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from dockd.core.places import Places
@@ -17,7 +17,7 @@ from dockd.stages.confirming import Confirming
 from dockd.stages.sharing import Sharing
 from dockd.station.pacing import Pacing
 from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
-from dockd.stores.probing import Probing
+from dockd.stores.probing import Findings, Probing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,7 @@ class Outlet:
     slots: int = 3
     patch_bytes: int = 64 * 1024 * 1024
     failover_after_s: float = 900.0  # of a fallback: how long its primary has to be out of reach
+    looked_at: Callable[[], Awaitable[Findings]] | None = None  # for `dockd doctor`: the way there, and who answers
 
     @property
     def port(self) -> EvidenceStore:

@@ -47,7 +47,7 @@ FINISH_CODES: Mapping[str, RetryClass] = {
 
 _SENTENCES: Mapping[str, str] = {
     "NoSuchBucket": "the bucket does not exist: compare the store's bucket and url with what was set up there",
-    "AccessDenied": "this station's key has no permission for it: compare its policy with what docs/stores.md lists",
+    "AccessDenied": "this station's key has no permission for it: compare its policy with docs/stores-choice.md",
     "AllAccessDisabled": "access to the bucket is switched off there",
     "RequestTimeTooSkewed": "the clocks of this station and of the store differ too much: set the station's time",
     "RequestExpired": "the clocks of this station and of the store differ too much: set the station's time",

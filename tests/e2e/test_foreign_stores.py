@@ -14,12 +14,15 @@ import subprocess
 import sys
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 
 import pytest
 from contract.evidence import MachineClock
 from servers.buckets import adapter, make_bucket
 from servers.nginx import doors
+from servers.programs import answers
 
+from dockd.config.load import load_station
 from dockd.core.objects import Piece
 from dockd.stores.axis import AxisStore
 from dockd.stores.axis_session import AxisCredentials
@@ -39,14 +42,14 @@ class Place:
         self.section = ""
         self.reader = None  # makes an adapter of the test's own
 
-    def configure(self, *, alone=True, policy="all", **changes):
-        """Put it into the station's configuration, in place of the receiver or beside it."""
+    def configure(self, *, alone=True, **changes):
+        """Put it into the station's configuration, in place of the receiver or beside what is there."""
         file = self.trial.directory / "dockd.toml"
         text = file.read_text()
         if alone:
             text = text[: text.index("[store.archive]")]
         said = "".join(f"{key} = {json.dumps(value)}\n" for key, value in changes.items())
-        file.write_text(f'{text}\n[stores]\nerase_when = "{policy}"\n{self.section}{said}')
+        file.write_text(f"{text}\n{self.section}{said}")
         self.trial.command("check-config", str(file))
 
     def opened(self, tmp_path):
@@ -266,3 +269,44 @@ def test_p01_all_waits_for_the_receiver_and_the_bucket(trial, mp4, tmp_path, s3)
     for warrant in entries(trial, "acquisition.warranted"):
         assert {one["kind"] for one in warrant["warrant"]["confirmations"]} == {"receipt", "checksum"}
     trial.command("custody", "verify", str(trial.directory / "station" / "custody"))
+
+
+# --- dockd doctor
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_doctor_tries_every_store_and_says_what_it_means(request, trial, running):
+    for kind in PROOFS:
+        request.getfixturevalue(kind).configure(alone=False)
+    trial.start("receiver")
+    config = str(trial.directory / "dockd.toml")
+    port = int(load_station(Path(config), files=False).store["archive"].url.rpartition(":")[2])
+    trial.wait("the receiver", partial(answers, port))
+    if running:
+        trial.start("station")
+        trial.wait("the station", trial.status)
+    told = trial.command("doctor", "--json", "--config", config).splitlines()
+    reports = [json.loads(line) for line in told if line.startswith("{")]
+    assert len(told) == len(reports) + (not running)
+    found = {one["name"]: one for one in reports}
+    assert set(found) == {"archive", "vault", "resumable", "video"}
+    assert not any(one["wrong"] or one["out_of_reach"] for one in reports)
+    proofs = {name: one["meaning"][0] for name, one in found.items()}
+    assert proofs["archive"] == "A clip is confirmed by its signed receipt."
+    assert proofs["vault"] == "A clip is confirmed by the store's own SHA-256 of all three objects."
+    assert proofs["video"] == proofs["resumable"]
+    assert "by reading all of it back" in proofs["video"]
+    kept = {one["store"] for one in entries(trial, "store.tried")}
+    assert kept == ({one["store"] for one in reports if one["place"]} if running else set())
+
+
+def test_the_doctor_names_what_is_wrong_and_what_is_away(trial, s3, tus):
+    s3.section = s3.section.replace('"\nprefix', '-unlocked"\nprefix')
+    s3.configure(alone=False)
+    config = trial.directory / "dockd.toml"
+    said = trial.command("doctor", "--store", "vault", "--config", str(config), code=65)
+    assert "WRONG: its word is asked for, and cannot be had: clips stay on their cameras" in said
+    said = trial.command("doctor", "--store", "archive", "--config", str(config), code=69)  # the receiver does not run
+    assert "-      no    can it be reached, by a certificate that is trusted?" in said
+    assert all(len(line) <= 80 for line in said.splitlines() if "/" not in line)
+    assert "there is no store cellar" in trial.command("doctor", "--store", "cellar", "--config", str(config), code=64)

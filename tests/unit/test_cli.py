@@ -29,7 +29,7 @@ COMMANDS = {
     *("store", "store accept-rollback", "store accept-loss", "store lost", "uplink", "uplink cap"),
     *("clips", "clips release", "clips retry", "custody", "custody verify", "custody show"),
     *("bays", "bays list", "bays learn", "camera enrol", "camera forget", "camera list", "camera probe"),
-    *("open", "check-config", "install-system", "version"),
+    *("doctor", "open", "check-config", "install-system", "version"),
 }
 
 
