@@ -12,7 +12,7 @@ import json
 import secrets
 import subprocess
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -281,7 +281,7 @@ def test_the_doctor_tries_every_store_and_says_what_it_means(request, trial, run
     trial.start("receiver")
     config = str(trial.directory / "dockd.toml")
     port = int(load_station(Path(config), files=False).store["archive"].url.rpartition(":")[2])
-    trial.wait("the receiver", partial(answers, port))
+    trial.wait("the receiver", partial(listens, port))
     if running:
         trial.start("station")
         trial.wait("the station", trial.status)
@@ -300,6 +300,12 @@ def test_the_doctor_tries_every_store_and_says_what_it_means(request, trial, run
     assert kept == ({one["store"] for one in reports if one["place"]} if running else set())
 
 
+def listens(port):
+    with suppress(OSError):
+        return answers(port)
+    return False
+
+
 def test_the_doctor_names_what_is_wrong_and_what_is_away(trial, s3, tus):
     s3.section = s3.section.replace('"\nprefix', '-unlocked"\nprefix')
     s3.configure(alone=False)
@@ -308,5 +314,5 @@ def test_the_doctor_names_what_is_wrong_and_what_is_away(trial, s3, tus):
     assert "WRONG: its word is asked for, and cannot be had: clips stay on their cameras" in said
     said = trial.command("doctor", "--store", "archive", "--config", str(config), code=69)  # the receiver does not run
     assert "-      no    can it be reached, by a certificate that is trusted?" in said
-    assert all(len(line) <= 80 for line in said.splitlines() if "/" not in line)
+    assert all(len(line) <= 80 for line in said.splitlines() if line.startswith(" "))
     assert "there is no store cellar" in trial.command("doctor", "--store", "cellar", "--config", str(config), code=64)
