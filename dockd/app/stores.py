@@ -107,7 +107,9 @@ def _keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> tu
             def believe(findings: Findings) -> None:
                 bucket.believed = s3_probe.believed(findings)
 
-            return bucket, Probing(probe=lambda: s3_probe.probe(bucket, random=random, clock=clock), believe=believe)
+            return bucket, Probing(
+                probe=lambda: s3_probe.probe(bucket, random=random, clock=clock), believe=believe, about=section.lock
+            )
         case AxisStore():
             axis = _axis(section, identity)
             closing.push_async_callback(axis.aclose)

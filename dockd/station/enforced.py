@@ -33,6 +33,7 @@ class Enforced:
         self._probing = probing
         self._clock = clock
         self._due: str | None = None  # when to try again, as the journal writes times; None: not tried yet
+        self._about = ""  # as in Probing
         self._trying = asyncio.Lock()
 
     @classmethod
@@ -50,6 +51,7 @@ class Enforced:
             record = json.loads(text)
             self.findings, self._due = from_text(json.dumps(record["findings"])), record["due"]
             parse_time(self._due)
+            self._about = str(record["about"])
         except (ValueError, KeyError, TypeError, VerificationFailed) as error:
             _log.warning("findings_unreadable", store=self._store, reason=str(error))
             self.findings, self._due = (), None
@@ -75,24 +77,25 @@ class Enforced:
             return await self._try(self._probing)
 
     def _is_due(self) -> bool:
-        return self._due is None or self._clock.now() >= parse_time(self._due)
+        asked = self._probing is not None and self._about == self._probing.about
+        return not asked or self._due is None or self._clock.now() >= parse_time(self._due)
 
     async def _try(self, probing: Probing) -> Findings:
         tried = await probing.probe()
         if all(one.answer is Answer.UNKNOWN for one in tried):
             return tried  # it is not there: that says nothing of what it does
-        found = merged(self.findings, tried)
+        found = merged(self.findings if self._about == probing.about else (), tried)
         sure = all(one.answer is not Answer.UNKNOWN for one in found)
         due = format_time(self._clock.now() + (GOOD_FOR if sure else UNKNOWN_FOR))
         changed = _essence(found) != _essence(self.findings)
 
         def keep(tx: Tx) -> None:
-            tx.put(_key(self._store), json.dumps({"due": due, "findings": to_records(found)}))
+            tx.put(_key(self._store), json.dumps({"due": due, "about": probing.about, "findings": to_records(found)}))
             if changed:
                 tx.record("store.tried", details={"store": self._store, "findings": to_records(found)})
 
         await self._journal.write(keep)
-        self.findings, self._due = found, due
+        self.findings, self._due, self._about = found, due, probing.about
         probing.believe(found)
         for one in found:
             if one.broken_claim:

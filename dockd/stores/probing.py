@@ -64,6 +64,7 @@ class Probing:
 
     probe: Callable[[], Awaitable[Findings]]  # never raises StoreError: what could not be tried is unknown
     believe: Callable[[Findings], None]  # from now on
+    about: str = ""  # what else decides what is asked: where it is another one, the store is tried anew
 
 
 def merged(before: Findings, now: Findings) -> Findings:

@@ -36,6 +36,7 @@ class Cloud:
         self.store = MemoryObjects(store="cloud", clock=bench.clock, retention=YEAR, checksums=False)
         self.answers = [finding()]
         self.trials = 0
+        self.about = "none"
         self.told = []
 
     async def _probe(self):
@@ -51,7 +52,7 @@ class Cloud:
     def life(self, **settings):
         """A new life of the station's sending half."""
         policy = StorePolicy([PolicyStore(store="cloud", name="cloud", min_retention=timedelta(days=31))])
-        probing = Probing(probe=self._probe, believe=self._believe)
+        probing = Probing(probe=self._probe, believe=self._believe, about=self.about)
         way = Keeping(port=self.store, probing=probing, **settings)
         return Stores([Outlet(way=way, slots=1)], self.bench.parts(policy))
 
@@ -149,6 +150,22 @@ async def test_findings_grow_old(bench, cloud, answer, good_for):
         await enforced.known()
         assert cloud.trials == 2
     assert len(await cloud.entries("store.tried")) == 1  # the same was found
+
+
+async def test_another_question_is_asked_at_once_and_no_old_answer_stands_for_it(bench, cloud):
+    cloud.answers = [finding(), finding(Question.LOCKED)]
+    async with running(cloud.life()) as stores:
+        await stores.uplinks["cloud"].enforced.known()
+    cloud.about = "compliance"
+    cloud.answers = [finding(), finding(Question.LOCKED, Answer.UNKNOWN)]
+    async with running(cloud.life()) as stores:
+        enforced = stores.uplinks["cloud"].enforced
+        await enforced.known()
+        assert enforced.findings == tuple(cloud.answers)
+        await enforced.known()
+    async with running(cloud.life()) as stores:
+        await stores.uplinks["cloud"].enforced.known()
+    assert cloud.trials == 2
 
 
 async def test_p01_a_checksum_that_is_believed_later_contradicts_no_reading_back(bench, cloud):
