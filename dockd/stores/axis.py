@@ -78,6 +78,7 @@ class AxisStore:
         self._station = station
         self._segments = Segments(self.account)
         self.joins_pieces = segments
+        self.gives_ranges = True
         self._key_objects = key_objects
         self._places = Places(self.account, station=station, station_name=station_name, everything=everything)
 
@@ -197,6 +198,7 @@ class AxisStore:
             async for block in blocks:
                 if skip < 0:
                     skip = _skipped(heads[-1], offset)
+                    self.gives_ranges = self.gives_ranges and not skip
                 kept, skip = block[skip:], max(0, skip - len(block))
                 if kept:
                     yield kept

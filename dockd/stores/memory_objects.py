@@ -67,6 +67,7 @@ class MemoryObjects:
         self.checksums = checksums
         self.versions = versions
         self.readable = readable
+        self.gives_ranges = True
         self.retention = retention
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Filling] = {}

@@ -136,6 +136,13 @@ class ObjectStore(EvidenceStore, Protocol):
         Raises UploadLost where one of them is not there.
         """
 
+    @property
+    def gives_ranges(self) -> bool:
+        """False once the store was seen to send all of an object where `read` wanted the end of it.
+
+        Then a few bytes from the middle cost as much as all that lies before them.
+        """
+
     def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
         """The object's bytes as the store has them, from `offset` on, in blocks; for reading back. Changes nothing.
 

@@ -116,6 +116,7 @@ class S3Store:
         self._going: dict[str, _Going] = {}
         self.lock = lock
         self.believed = believed or Believed()
+        self.gives_ranges = True
         wire = Wire(client, clock=clock, timeouts=waits, judge=judge, pace=pace)
         self.bucket = Bucket(
             Exchange(wire, base_url=base_url, signer=Signer(region), credentials=credentials, clock=clock)
@@ -241,7 +242,8 @@ class S3Store:
             partial = answer.headers.get("content-range", "").startswith(f"bytes {offset}-")
             if answer.status == 206 and not partial:  # noqa: PLR2004
                 raise StoreUnreachable("the store gives another range back than the one that was asked for")
-            skip = offset if answer.status == 200 else 0  # noqa: PLR2004  it knows no ranges
+            if answer.status == 200:  # noqa: PLR2004  it knows no ranges
+                skip, self.gives_ranges = offset, self.gives_ranges and not offset
 
         async with aclosing(self.bucket.read(named.key(piece), headers=headers, check=check)) as blocks:
             async for block in blocks:

@@ -47,6 +47,7 @@ class TusServer:
         self._random = random
         self._offers: Offers | None = None
         self._algorithm = ""
+        self.gives_ranges = True
 
     @property
     def files_by_name(self) -> bool:
@@ -159,6 +160,7 @@ class TusServer:
             nonlocal skip
             if answer.status == _WHOLE:  # RFC 9110: the range was not looked at
                 skip = offset
+                self.gives_ranges = self.gives_ranges and not offset
             elif not answer.headers.get("content-range", "").startswith(f"bytes {offset}-"):
                 raise StoreUnreachable("the store gave another range than it was asked for")
 

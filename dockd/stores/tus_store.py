@@ -150,6 +150,11 @@ class TusStore:
             found[piece] = ObjectState(size_bytes=size_bytes, version=version, checksum=None, retention_until=None)
         return found
 
+    @property
+    def gives_ranges(self) -> bool:
+        """As the port says."""
+        return self.server.gives_ranges
+
     async def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
         """As the port says: GET."""
         async with aclosing(self.server.read(parse_addresses(objects)[piece], offset)) as blocks:

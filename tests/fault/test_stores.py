@@ -325,6 +325,23 @@ async def test_p01_without_version_or_checksum_the_bytes_are_shown_again_before_
         assert (await cloud.ask_again(row.acquisition)).store == "cloud"
 
 
+async def test_p01_a_store_that_sends_all_of_an_object_for_any_range_is_read_once_before_erasing(bench, fleet):
+    fleet.cloud.checksums = fleet.cloud.versions = fleet.cloud.gives_ranges = False
+    row = await bench.sealed(1 << 20)
+    stores = fleet.stores("cloud")
+    async with running(stores):
+        await bench.until(row.acquisition, "stored")
+        (cloud,) = stores.asking().confirmers()
+        content = bench.spool.path(row.acquisition).read_bytes()
+        fleet.cloud.put(row.acquisition, Piece.SEALED, content[:-1] + b"x")
+        with pytest.raises(StoreForgot, match="other bytes"):
+            await cloud.ask_again(row.acquisition)
+        fleet.cloud.put(row.acquisition, Piece.SEALED, content)
+        fleet.cloud.calls.clear()
+        assert (await cloud.ask_again(row.acquisition)).store == "cloud"
+        assert [call for call, _ in fleet.cloud.calls].count(Call.READ) == len(Piece)
+
+
 # --- failover
 
 
