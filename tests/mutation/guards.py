@@ -17,6 +17,8 @@ LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
+TWINS, BY_TWINS = "dockd/core/twins.py", ("tests/unit/core/test_twins.py",)
+BY_SHARING, BY_LOOKUPS = ("tests/fault/test_sharing.py",), ("tests/contract/receiver/test_sharing.py",)
 DIGEST = '        "sealed_digest": stated.sealed_digest,\n'
 LENGTH = '        "sealed_size_bytes": stated.sealed_size_bytes,\n'
 PURE = (*BY_RECEIPT, *BY_WARRANT)
@@ -135,14 +137,14 @@ GUARDS = (
     Mutation(
         name="receipt for this acquisition",
         file=WARRANT,
-        text="_said_of(receipt) != for_this",
+        text="not _is_about(receipt, manifest, one.twin)",
         instead="False",
         tests=BY_WARRANT,
     ),
     Mutation(
         name="holding for this acquisition",
         file=WARRANT,
-        text="_said_of(holding) != for_this",
+        text="not _is_about(holding, manifest, one.twin)",
         instead="False",
         tests=BY_WARRANT,
         of="holding statement",
@@ -512,6 +514,126 @@ GUARDS = (
         text="        if not lacked and await self._is_lacked(row):\n",
         instead="        if False:\n",
         tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="the other station's signature",
+        file=TWINS,
+        text="    signers = [station for station, key in trusted.items() if _is_signed(signed, key)]\n",
+        instead="    signers = list(trusted)\n",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the other station by its own key",
+        file=TWINS,
+        text="    if other.station not in signers:\n",
+        instead="    if False:\n",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the other's camera",
+        file=TWINS,
+        text="other.camera != own.camera",
+        instead="False",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the other's plaintext",
+        file=TWINS,
+        text="(other.plaintext_digest, other.plaintext_size_bytes)\n"
+        "        != (own.plaintext_digest, own.plaintext_size_bytes)",
+        instead="False",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the other's recipients",
+        file=TWINS,
+        text="sorted(other.recipients) != sorted(own.recipients)",
+        instead="False",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="what differs in a twin",
+        file=TWINS,
+        text="    if reasons:\n",
+        instead="    if False:\n",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="a receipt for the own object",
+        file=RECEIPTS,
+        text="not (shared is not None and key in _OF_THE_OBJECT)",
+        instead="key not in _OF_THE_OBJECT",
+        tests=BY_RECEIPT,
+    ),
+    Mutation(
+        name="a trusted station is listed",
+        file=WARRANT,
+        text='which is not one of its trust_stations": not listed',
+        instead='which is not one of its trust_stations": False',
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the very object of the twin",
+        file=WARRANT,
+        text=" and twin.is_meant(said.shared, said.sealed_digest, said.sealed_size_bytes)",
+        instead="",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="whose statement on the other's object",
+        file=WARRANT,
+        text="twin is not None and whose == own and",
+        instead="twin is not None and",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the clip that the twin is of",
+        file=WARRANT,
+        text="twin is not None and twin.own != manifest",
+        instead="False",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the twin once more",
+        file=WARRANT,
+        text="() if twin is None else differences(manifest, twin.other)",
+        instead="()",
+        tests=BY_TWINS,
+    ),
+    Mutation(
+        name="the object that the store named",
+        file="dockd/stages/confirm.py",
+        text="        if not twin.is_meant(",
+        instead="        if False and twin.is_meant(",
+        tests=BY_SHARING,
+    ),
+    Mutation(
+        name="the second read before sharing",
+        file="dockd/stages/sharing.py",
+        text="if twin is None or not await self._is_read_twice(acquisition, twin[1], chance):",
+        instead="if twin is None:",
+        tests=BY_SHARING,
+    ),
+    Mutation(
+        name="reading the other's object whole",
+        file="dockd/receiver/look.py",
+        text='    if "sha256:" + digest.hex() != one.sealed_digest:\n',
+        instead="    if False:\n",
+        tests=("tests/contract/test_twins.py",),
+    ),
+    Mutation(
+        name="looking before a receipt on the other's object",
+        file="dockd/receiver/vault.py",
+        text="            await asyncio.to_thread(look, place, held, rehash=self._settings.holding_rehash)\n",
+        instead="            pass\n",
+        tests=BY_LOOKUPS,
+    ),
+    Mutation(
+        name="who may ask about whom",
+        file="dockd/receiver/sharing.py",
+        text="frozenset(wanted) & self._settings.lookups.get(station, frozenset()) - {station}",
+        instead="frozenset(wanted) - {station}",
+        tests=BY_LOOKUPS,
     ),
 )
 
