@@ -167,7 +167,7 @@ MANIFEST_MAY_HAVE: dict[str, Check] = {  # [4.1]
 }
 RECEIPT: dict[str, Check] = {  # [5]
     "type": one_of("receipt"),
-    "v": one_of(1),
+    "v": one_of(1, 2),
     "store": like(UUID),
     "station": like(UUID),
     "acquisition": like(UUID),
@@ -179,6 +179,9 @@ RECEIPT: dict[str, Check] = {  # [5]
     "receipt_seq": number_from(1),
     "previous": like(DIGEST),
     "witnessed": shape(size=number_from(0), root=like(HEX64)),
+}
+RECEIPT_MAY_HAVE: dict[str, Check] = {  # [5.2]
+    "shares": shape(station=like(UUID), acquisition=like(UUID), manifest=like(DIGEST), shown=like(HEX64)),
 }
 ENTRY: dict[str, Check] = {  # [7]
     "type": one_of("custody"),
@@ -277,6 +280,7 @@ class Keys:
     checkpoint: Key
     store: Key | None
     identity: Path | None
+    others: dict[str, Key] = field(default_factory=dict)  # the manifest keys of other stations, by their ids
 
     @property
     def station(self) -> str:
@@ -669,12 +673,69 @@ def check_receipt(stored: Stored, store: Key, log: Log | None, wrong: Wrong) -> 
         wrong("the receipt is of another store")
     if receipt["manifest"] != stored.manifest_digest:
         wrong("the receipt names another manifest")
-    for key in ("acquisition", "station", "nonce", "sealed"):
+    if ("shares" in receipt) != (receipt["v"] == 2):
+        wrong("a receipt of version 2 says whose object it is, one of version 1 does not")
+    for key in ("acquisition", "station", "nonce", *(() if "shares" in receipt else ("sealed",))):
         if receipt[key] != manifest.get(key, receipt[key]):
             wrong(f"the receipt is for another {key}: {receipt[key]}")
     if log:
         witnessed = receipt["witnessed"]
         log.check_prefix(witnessed["size"], bytes.fromhex(witnessed["root"]), "witnessed in its receipt", wrong)
+
+
+def check_shared(store: Path, stored: Stored, keys: Keys, report: Report, wrong: Wrong) -> tuple[Path, dict] | None:
+    """[5.2]: the object of the other station, and that one's manifest; None where that cannot be read."""
+    shares = stored.receipt["shares"]
+    place = store / "acquisitions" / shares["station"] / shares["acquisition"]
+    other = read_other(place / "manifest.json", shares, keys, report, wrong)
+    if other is None:
+        return None
+    own = stored.manifest or other
+    faults = {
+        "the other manifest is of another station or acquisition": (other["station"], other["acquisition"])
+        != (shares["station"], shares["acquisition"]),
+        "the other clip is sealed to other recipients": sorted(own["recipients"]) != sorted(other["recipients"]),
+        "the receipt is for another sealed clip than the other station's": stored.receipt["sealed"] != other["sealed"],
+        "what the receipt shows of the other's clip.age is not of these bytes": not shows(stored, place / "clip.age"),
+    }
+    faults |= {f"the other manifest is of another {key}": own[key] != other[key] for key in BOTH}
+    for fault, found in faults.items():
+        if found:
+            wrong(fault)
+    return place / "clip.age", other
+
+
+BOTH = ("camera", "plaintext", "role")
+
+
+def read_other(path: Path, shares: dict, keys: Keys, report: Report, wrong: Wrong) -> dict | None:
+    """The other station's manifest; None where it cannot be read."""
+    if not path.is_file():
+        wrong("the manifest of the other station is missing")
+        return None
+    raw, key = path.read_bytes(), keys.others.get(shares["station"])
+    if sha256_digest(raw) != shares["manifest"]:
+        wrong("the other station has another manifest than its receipt shares")
+    if key is None:
+        report.notes.append(f"who signed the manifest of station {shares['station']}: its keys were not given")
+    elif not ssh_signature_holds(key, "manifest.v1@dockd", raw, path.with_name("manifest.json.sig")):
+        wrong(f"the other manifest is not signed by {key.comment}")
+    try:
+        return canonical(raw, MANIFEST, MANIFEST_MAY_HAVE)
+    except BadBytes as what:
+        wrong(f"manifest.json of the other station: {what}")
+        return None
+
+
+def shows(stored: Stored, clip: Path) -> bool:
+    """Whether the value that nobody could compute without the bytes is of these; an absent clip is told elsewhere."""
+    shown = hashlib.sha256(bytes.fromhex(stored.receipt["nonce"]))
+    if not clip.is_file():
+        return True
+    with clip.open("rb") as file:
+        while block := file.read(1 << 20):
+            shown.update(block)
+    return shown.hexdigest() == stored.receipt["shares"]["shown"]
 
 
 def check_receipt_chain(kept: dict[str, Stored], report: Report) -> None:
@@ -689,6 +750,15 @@ def check_receipt_chain(kept: dict[str, Stored], report: Report) -> None:
         expected, digest = seq + 1, kept[name].receipt_digest
 
 
+def the_clip(store: Path, place: Path, stored: Stored, keys: Keys, report: Report) -> tuple[Path, dict | None]:
+    """Where the clip is, and the manifest that it is of: the station's own, or the other's that its receipt shares."""
+    own = place / "clip.age", stored.manifest
+    if not stored.receipt or "shares" not in stored.receipt:
+        return own
+    other = check_shared(store, stored, keys, report, report.about(f"acquisition {place.name}"))
+    return own if own[0].is_file() else other or (own[0], None)
+
+
 def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) -> dict[str, Stored]:
     """The station's acquisitions, by their ids, and the store's newest checkpoint of the station's log."""
     note = directory / "checkpoints" / keys.station
@@ -701,7 +771,7 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
             *read_signed(
                 place / "manifest.json", keys.manifest, "manifest.v1@dockd", MANIFEST, wrong, may=MANIFEST_MAY_HAVE
             ),
-            *read_signed(place / "receipt.json", keys.store, "receipt.v1@dockd", RECEIPT, wrong),
+            *read_signed(place / "receipt.json", keys.store, "receipt.v1@dockd", RECEIPT, wrong, may=RECEIPT_MAY_HAVE),
         )
         if stored.manifest:
             if stored.manifest["acquisition"] != place.name:
@@ -709,12 +779,13 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
             check_manifest(stored, keys, log, wrong)
         if stored.receipt:
             check_receipt(stored, keys.store, log, wrong)
-        if not (place / "clip.age").is_file():
+        clip, of = the_clip(directory, place, stored, keys, report)
+        if not clip.is_file():
             wrong("clip.age is missing")
-        elif stored.manifest:
-            check_sealed_clip(place / "clip.age", stored.manifest, wrong)
+        elif of:
+            check_sealed_clip(clip, of, wrong)
             if keys.identity:
-                check_opening(place / "clip.age", stored.manifest, keys.identity, wrong)
+                check_opening(clip, of, keys.identity, wrong)
     check_receipt_chain(kept, report)
     return kept
 
@@ -790,6 +861,31 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
     for fault, found in faults.items():
         if found:
             wrong(fault)
+    for entry in before:
+        if entry["event"] == "delivery.confirmed" and "shares" in entry["details"]:
+            check_delivery_shared(entry, before, warranted.get("policy in force"), wrong)
+
+
+def check_delivery_shared(said: dict, before: list[dict], policy: dict | None, wrong: Wrong) -> None:
+    """[7.2] rule 4: why another station's object could stand for the clip."""
+    store, shares = said["details"]["store"], said["details"]["shares"]
+    earlier = before[: before.index(said)]
+    shared = [one for one in earlier if one["event"] == "delivery.shared" and one["details"].get("store") == store]
+    if not shared or shared[-1]["details"].get("shares") != shares:
+        wrong("it rests on another station's object, and no delivery.shared says so")
+        return
+    sealed, read = last(before, "sealed") or {}, earlier[: earlier.index(shared[-1])]
+    plaintext = sealed.get("details", {}).get("plaintext")
+    rereads = [one for one in read if one["event"] == "acquisition.reread" and one["seq"] > sealed.get("seq", 0)]
+    trusted = {one["store"]: one.get("trust_stations", []) for one in (policy or {}).get("stores", [])}
+    faults = {
+        "the other station's object is of another plaintext": shared[-1]["details"].get("plaintext") != plaintext,
+        "it was not read a second time before it was shared": not rereads,
+        "the other station was not trusted when it was erased": shares["station"] not in trusted.get(store, []),
+    }
+    for fault, found in faults.items():
+        if found:
+            wrong(fault)
 
 
 def grounds(warrant: dict) -> set[tuple]:
@@ -850,12 +946,22 @@ def main() -> int:
     parser.add_argument("--custody", type=Path)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--key", type=Path, help="an age identity file, to open every clip")
+    parser.add_argument(
+        "--other-pub", type=Path, action="append", default=[], help="station.pub of a station whose clips are shared"
+    )
     asked = parser.parse_args()
     if asked.store and not asked.store_pub:
         parser.error("--store needs --store-pub")
     manifest, checkpoint = read_keys(asked.station_pub, "dockd-station", "dockd-checkpoint")
     store = read_keys(asked.store_pub, "dockd-store")[0] if asked.store_pub else None
-    keys = Keys(manifest=manifest, checkpoint=checkpoint, store=store, identity=asked.key)
+    others = [read_keys(path, "dockd-station", "dockd-checkpoint")[0] for path in asked.other_pub]
+    keys = Keys(
+        manifest=manifest,
+        checkpoint=checkpoint,
+        store=store,
+        identity=asked.key,
+        others={key.owner: key for key in others},
+    )
     report = Report()
     log = check_custody(asked.custody, keys, report) if asked.custody else None
     kept = check_store(asked.store, keys, log, report) if asked.store else None
