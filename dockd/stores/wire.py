@@ -35,6 +35,7 @@ from dockd.errors import (
     VerificationFailed,
 )
 from dockd.model import Clock
+from dockd.stores.handshake import Transport
 from dockd.stores.tls import ClientCertificate, Shown, believing
 
 MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
@@ -45,7 +46,8 @@ _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
 _OBJECT_LOST = "urn:dockd:problem:object-lost"
 _SMALL_BYTES = 16 * 1024  # of a body that is charged for but does not wait: answers that people wait for hang on it
-_IDLE_CONNECTION_S = 2.0  # shorter than any server's keep-alive, so that a request seldom meets a closing connection
+# Idle connections are kept for less than any server's keep-alive, so that a request seldom meets a closing one.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=2.0)
 
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
 _TRANSPORT_ERRORS = (
@@ -156,20 +158,17 @@ def open_client(
     context = believing(ca_file, least)
     before = [Shown(context, certificate).before] if certificate is not None else []
     try:
-        return httpx.AsyncClient(
-            verify=context,
-            http1=True,
-            http2=False,
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy_url,
-            timeout=httpx.Timeout(connect=timeouts.connect_s, read=timeouts.read_s, write=timeouts.write_s, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=_IDLE_CONNECTION_S),
-            event_hooks={"request": before},
-        )
+        transport = Transport(verify=context, limits=_LIMITS, proxy_url=proxy_url)
     except (ValueError, httpx.InvalidURL) as error:
         problem = f"store.proxy: found {proxy_url!r} ({error}); allowed: http://HOST:PORT or https://HOST:PORT"
         raise ConfigError("the proxy's address cannot be used", problems=(problem,)) from error
+    return httpx.AsyncClient(
+        transport=transport,
+        follow_redirects=False,
+        trust_env=False,
+        timeout=httpx.Timeout(connect=timeouts.connect_s, read=timeouts.read_s, write=timeouts.write_s, pool=None),
+        event_hooks={"request": before},
+    )
 
 
 def judge_problem(call: Call, answer: Answer) -> Judgement:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
 from datetime import UTC, datetime
 
@@ -495,3 +496,31 @@ async def test_a_proxy_is_asked_for_a_tunnel(certificates):
         await wire.aclose()
         proxy.close()
         assert asked == [f"CONNECT {url.removeprefix('https://')} HTTP/1.1"]
+
+
+async def test_a_handshake_that_is_cut_short_closes_its_connection(certificates):
+    """Without us it would stay open until the garbage collector comes by."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def says_nothing(reader, writer):
+        await reader.read(1)
+        begun.set()
+        while await reader.read(65536):
+            pass
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        client = open_client(certificates["store"][0], Timeouts())
+        gc.disable()
+        try:
+            asking = asyncio.create_task(client.get(url))
+            await begun.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await ended.wait()
+        finally:
+            gc.enable()
+            await client.aclose()
