@@ -189,9 +189,9 @@ class Trial:
         status = self.status()
         return next((bay for bay in status["bays"] if bay["bay"] == number), None) if status else None
 
-    def wait(self, what: str, condition) -> object:
+    def wait(self, what: str, condition, patience_s: float = PATIENCE_S) -> object:
         """Until `condition()` is true; the programs must live meanwhile."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while True:
             value = condition()
             if value:
@@ -201,13 +201,13 @@ class Trial:
             assert time.monotonic() < deadline, f"{what} did not happen: {self.status()}\n{self.log('station')[-6000:]}"
             time.sleep(POLL_S)
 
-    def wait_settled(self, *bays: int) -> dict:
+    def wait_settled(self, *bays: int, patience_s: float = PATIENCE_S) -> dict:
         def settled() -> dict | None:
             status = self.status()
             states = {bay["bay"]: bay["state"] for bay in status["bays"]} if status else {}
             return status if all(states.get(bay) in SETTLED for bay in bays) else None
 
-        return self.wait(f"bays {bays} settled", settled)
+        return self.wait(f"bays {bays} settled", settled, patience_s)
 
     def clips(self) -> list[dict]:
         return list(ask(self.directory / "station" / "control.sock", "clips"))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from contract.evidence import certificate
@@ -24,7 +25,8 @@ pid {directory}/nginx.pid;
 error_log {directory}/nginx.log notice;
 events {{ worker_connections 512; }}
 http {{
-    access_log off;
+    log_format counted '$request_method $request_uri $status $request_length';
+    access_log {directory}/requests counted;
     client_body_temp_path {directory}/bodies;
     proxy_temp_path {directory}/answers;
     fastcgi_temp_path {directory}/fastcgi;
@@ -55,6 +57,15 @@ _DOOR = """
 """
 
 
+class Request(NamedTuple):
+    """One request as nginx logged it, also where it was cut."""
+
+    method: str
+    path: str
+    status: str
+    size: str  # in bytes: its head, and what came of its body
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """The addresses of one nginx, and the authority that its certificate is of."""
@@ -64,6 +75,11 @@ class Doors:
     limited: str
     ca_file: Path
     servers: Servers
+
+    def requests(self) -> list[Request]:
+        """What ended by now, in the order of ending."""
+        lines = (self.servers.directory / "requests").read_text().splitlines(keepends=True)
+        return [Request(*line.split()) for line in lines if line.endswith("\n")]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ context manager that gives a `Case`; what does not apply to the kind stands in e
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -117,11 +116,6 @@ class ProxyFaults:
         """As the protocol says."""
         fault = faults.status(status, *headers, early=early, content_type="text/html")  # as proxies speak
         self._proxy.order(fault, *self._calls[call], times=times)
-
-    def count(self, call: Call) -> int:
-        """How many bytes of bodies of this kind of call came by."""
-        method, path = self._calls[call]
-        return sum(size for one, where, size in list(self._proxy.seen) if one == method and re.search(path, where))
 
 
 async def _pass_and_lose(exchange: Exchange) -> None:

@@ -523,8 +523,10 @@ async def test_reading_from_an_offset(server, store):
     server.on("GET", "manifest.json", 206, b"llo", headers={"Content-Range": "bytes 2-4/5"})
     assert await read(store, 2) == b"llo"
     assert server.seen[0].headers["range"] == "bytes=2-"
+    assert store.gives_ranges
     server.on("GET", "manifest.json", 200, b"hello")  # ranges are optional in HTTP
     assert await read(store, 2) == b"llo"
+    assert not store.gives_ranges
     assert await read(store, 5) == b""
 
 

@@ -267,7 +267,10 @@ async def test_a_clip_that_is_too_long_for_the_store_is_refused_in_words(serving
 async def test_reading_goes_on_at_an_offset(serving, ranges):
     _, store = await serving(ranges=ranges)
     objects = await store.finish(await _pushed(store), ACQUISITION, MANIFEST)
+    assert await _read(store, objects, Piece.SEALED) == CONTENT
+    assert store.gives_ranges
     assert await _read(store, objects, Piece.SEALED, 5000) == CONTENT[5000:]
+    assert store.gives_ranges is ranges
 
 
 async def test_a_store_that_gives_nothing_back_says_so(serving):
