@@ -14,6 +14,7 @@ from dockd.core.bandwidth import Concurrency, RetryBudget, spread_s
 from dockd.model import Entropy
 
 BUSY_IS_OUT_S = 60.0  # a store that only pushes back for so long is no store: many proxies answer 503 for a dead one
+_LONG_OUTAGE = timedelta(seconds=10)  # a store that only restarted bears what it bore
 _SAVED = 10.0  # retries that a start may make at once: enough for minutes, with the waits between them
 
 
@@ -110,15 +111,16 @@ class Manners:
     def answered(self, now_s: float) -> bool:
         """The store is there. Returns whether it was out of reach, or the breaker open, until now.
 
-        After an outage it is given one upload at a time at first, and more only when the spread is over, so that all
-        the docks that waited for it do not come at once.
+        After an outage it is given one upload at a time until the spread is over, and after a long one no more at once
+        than it bears by then, so that all the docks that waited for it do not come at once.
         """
         self._budget.requested()
         was_out = self._circuit.open or self.is_out
         if was_out:
             outage = timedelta(seconds=self.out_for_s(now_s))
             self._spread_until_s = now_s + spread_s(outage, self._random)
-            self._concurrency.restart()
+            if outage >= _LONG_OUTAGE:
+                self._concurrency.restart()
         self._circuit, self._out_since_s, self._busy_since_s = self._circuit.after_success(), None, None
         return was_out
 

@@ -237,6 +237,15 @@ def test_after_an_outage_one_goes_at_a_time_until_the_spread_is_over_and_evidenc
     assert manners.left_s(153.0, under_way=1, flagged=False) == 0.0
 
 
+def test_a_store_that_only_restarted_bears_what_it_bore():
+    manners = _manners()
+    for at_s in (0.0, 1.0, 2.0):
+        manners.failed(at_s)
+    assert manners.answered(6.0)
+    assert manners.limit == 4
+    assert manners.spread_left_s(6.0) == pytest.approx(2.0, abs=0.1)
+
+
 def test_after_an_outage_of_the_station_nothing_but_evidence_goes_out_for_a_while():
     manners = _manners()
     manners.quiet_for(30.0, 1000.0)
