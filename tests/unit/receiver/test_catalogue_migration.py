@@ -1,0 +1,60 @@
+"""A receiver's catalogue from before clips could be shared: what it has can be found by camera and plaintext."""
+
+import sqlite3
+from contextlib import closing
+from importlib import resources
+
+import pytest
+
+from dockd.core import canonical
+from dockd.errors import ConfigError
+from dockd.receiver import rows
+from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.left import uploads_left
+
+MANIFEST = canonical.encode(
+    {"type": "manifest", "v": 1, "camera": {"serial": "CAM1"}, "plaintext": {"digest": "sha256:" + "ab" * 32}}
+)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A catalogue of version 1 with a clip that was stored, and an upload."""
+    with closing(sqlite3.connect(tmp_path / "catalogue.sqlite")) as old:
+        old.executescript((resources.files("dockd.receiver") / "sql" / "0001.sql").read_text())
+        old.execute(f"PRAGMA application_id = {0x646F7263}")
+        old.execute("PRAGMA user_version = 1")
+        for name, state, durable in (("stored", "stored", 300), ("open", "open", 7)):
+            old.execute(
+                "INSERT INTO acquisition VALUES ('station', ?, ?, ?, ?, 's', 'd', ?, 300, 2, ?, 1000000)",
+                (name, name, state, MANIFEST, name, durable),
+            )
+        old.commit()
+    return tmp_path
+
+
+async def test_what_was_stored_can_be_found_by_camera_and_plaintext(directory):
+    catalogue = await Catalogue.open(directory, may_be_new=False)
+    try:
+        found = await catalogue.run(
+            lambda db: [
+                tuple(row)
+                for row in db.execute(
+                    "SELECT acquisition, camera_serial, plaintext_digest FROM acquisition ORDER BY acquisition"
+                )
+            ]
+        )
+        assert found == [(name, "CAM1", "sha256:" + "ab" * 32) for name in ("open", "stored")]
+        one = await catalogue.run(lambda db: rows.announced(db, "station", "stored"))
+        assert one.announced_at is None
+    finally:
+        await catalogue.aclose()
+    (left,) = uploads_left(directory)
+    assert (left.acquisition, left.since, left.durable_bytes) == ("open", None, 7)
+    assert "since an older version" in left.sentence()
+
+
+def test_uploads_of_an_older_catalogue_are_listed_after_the_receiver_was_started_once(directory):
+    with pytest.raises(ConfigError) as caught:
+        list(uploads_left(directory))
+    assert "catalogue.sqlite" in caught.value.problems[0]
