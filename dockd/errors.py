@@ -176,9 +176,13 @@ class WarrantRefused(DockdError):
 
 
 class DeliveryAwaits(DockdError):
-    """A delivery has to wait for something that is no fault of the store: it is tried again."""
+    """A delivery has to wait for something that is no fault of the store: it is tried again after `wait_s`.
+
+    Not sooner, whatever happens meanwhile: there may be as many of them as a camera has clips.
+    """
 
     disposition = Disposition.RETRY
+    wait_s: ClassVar[float] = 20.0
 
 
 class StoreError(DockdError):

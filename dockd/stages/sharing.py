@@ -27,7 +27,8 @@ from dockd.stores.port import SigningStore
 
 _log = structlog.get_logger()
 
-SECOND_READ_S = 900.0  # for so long a clip that need not be sent waits for its second read; then it is sent
+SECOND_READ_S = 4 * 3600.0  # a clip that need not be sent waits so long for its second read, after all first ones
+RETURN_S = 600.0  # and so long where its camera is not docked: after a start of the station it soon is again
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class Chance:
     """What this program's life knows of one clip's twins at one store; mutable, as attempts follow each other."""
 
     over: bool = False  # it is sent, or shared, and nobody is asked again
-    since_s: float | None = None  # monotonic: since when it waits for its second read
+    twin: tuple[SignedBytes, VerifiedTwin] | None = None  # what the store has shown, while the second read is awaited
+    since_s: float | None = None  # monotonic: since when it waits for that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Sharing:
         """
         if chance.over or not self.trusted:
             return None
-        twin = await self._twin(acquisition)
+        chance.twin = twin = chance.twin or await self._twin(acquisition)
         if twin is None or not await self._is_read_twice(acquisition, twin[1], chance):
             chance.over = True
             return None
@@ -91,7 +93,7 @@ class Sharing:
             return not row.contested and digest == twin.other.plaintext_digest
         now_s = self.clock.monotonic_s()
         chance.since_s = now_s if chance.since_s is None else chance.since_s
-        if not is_docked or now_s - chance.since_s > SECOND_READ_S:
+        if now_s - chance.since_s > (SECOND_READ_S if is_docked else RETURN_S):
             return False
         raise DeliveryAwaits(
             f"station {twin.other.station} has brought this clip: once a second read agrees, it need not be sent"
@@ -99,7 +101,9 @@ class Sharing:
 
     def _record(
         self, tx: Tx, acquisition: AcquisitionId, signed: SignedBytes, twin: VerifiedTwin
-    ) -> tuple[Delivery, Acquisition]:
+    ) -> tuple[Delivery, Acquisition] | None:
+        if not _may_be_shared(tx, acquisition, self.store):
+            return None  # another read disagreed just now
         tx.put_twin(acquisition, self.store.store, signed)
         details = {
             "shares": twin.shared.record(),

@@ -142,7 +142,6 @@ class Course:
         except (ClipChanged, ClipGone) as error:
             await self._relist(row, error)
         else:
-            self._around.wake_uplink()  # it may have waited for this
             if row.contested:
                 await self._advance(DockingEvent.RELISTING, reason="two reads of a clip disagree")
         return True

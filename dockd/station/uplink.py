@@ -19,6 +19,7 @@ from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEve
 from dockd.core.manners import Begun, Manners
 from dockd.core.patch_size import PatchSize
 from dockd.errors import (
+    DeliveryAwaits,
     Disposition,
     DockdError,
     IllegalTransition,
@@ -316,6 +317,9 @@ class Uplink:
             self._answered()
             self._note = str(error)
             self._hold(attempt)
+        except DeliveryAwaits as error:
+            log.info("delivery_awaits", reason=str(error))
+            self._hold(attempt, error.wait_s)
         except DockdError as error:
             if error.disposition is Disposition.RETRY:
                 log.warning("upload_deferred", reason=str(error), error=type(error).__name__)
@@ -336,10 +340,10 @@ class Uplink:
         if isinstance(error, StoreError):
             self._store_failed(error, attempt.begun)
 
-    def _hold(self, attempt: Attempt) -> None:
-        """Wait the longest wait, whatever happens meanwhile."""
-        now_s, cap_s = self._clock.monotonic_s(), self._backoff.cap_s
-        attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=cap_s)
+    def _hold(self, attempt: Attempt, wait_s: float | None = None) -> None:
+        """Wait so long, or the longest wait, whatever happens meanwhile."""
+        now_s, bidden_s = self._clock.monotonic_s(), wait_s or self._backoff.cap_s
+        attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=bidden_s)
 
     async def _give_up(self, row: Acquisition, event: DeliveryEvent, reason: str) -> None:
         """Take one delivery out of the way; the rest goes on."""

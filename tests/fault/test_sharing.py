@@ -122,14 +122,16 @@ async def test_it_waits_for_the_second_read_and_goes_on_with_it(bench):
     await brought(bench, row)
     uplink = sending(bench)
     async with running(uplink):
-        await bench.store.calls.until(Call.TWINS, 2)
+        await bench.store.calls.until(Call.TWINS)
+        for _ in range(5):
+            await bench.clock.until_slept()
         assert (await bench.row(row.acquisition)).state == "uploading"
         assert not sent(bench)
         assert uplink.status().state == "reachable"
         await read_twice(bench, row)
-        uplink.nudge()
         await bench.until(row.acquisition, "stored")
     assert not sent(bench)
+    assert len([call for call, _ in bench.store.calls if call is Call.TWINS]) == 1
 
 
 async def test_asked_for_before_erasing_the_store_says_it_of_both(bench):
