@@ -74,9 +74,14 @@ def render(report: dict[str, Any], width: int) -> str:
 
 
 def _reports(config: str | None, store: str | None) -> Iterator[dict[str, Any]]:
+    answered = False
     try:
-        yield from ask_station(config, "doctor", patience_s=_PATIENCE_S, store=store)
+        for report in ask_station(config, "doctor", patience_s=_PATIENCE_S, store=store):
+            answered = True
+            yield report
     except DaemonUnreachable:
+        if answered:
+            raise
         print("dockd: no station runs: the stores are tried from here, and nothing is kept of it", file=sys.stderr)
         yield from asyncio.run(_from_here(config, store))
 

@@ -157,6 +157,8 @@ class Operations:
         stores, name = self._sources.stores, _store(arguments)
         for uplink in [stores.named(name)] if name else stores.uplinks.values():
             examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
+            if not examined.out_of_reach:
+                uplink.nudge()  # somebody mended it, perhaps
             yield doctor.to_json(examined)
 
     async def _enrol(self, operation: str, kind: str, name: str, reason: str, operator: str) -> dict[str, Any]:
