@@ -270,6 +270,16 @@ async def test_p02_what_a_kill_left_is_given_up_by_the_next_life(bench, cloud):
     assert [call for call, _ in cloud.store.calls].count(Call.REGISTER) == 4  # the wanted one was found again
 
 
+async def test_p02_an_upload_that_the_journal_wants_is_no_orphan(bench, cloud):
+    row = await bench.sealed(3 << 20)
+    manifest = await bench.journal.read(lambda tx: tx.manifest(row.acquisition))
+    url = await cloud.store.register(row.acquisition, manifest, row.sealed.sealed_size_bytes)
+    await bench.journal.write(lambda tx: tx.set_outlets({"cloud"}))
+    async with running(cloud.life()):
+        await bench.until(row.acquisition, "stored")
+    assert (await bench.journal.read(lambda tx: tx.delivery(row.acquisition, "cloud"))).upload_url == url
+
+
 async def test_the_upload_of_a_clip_that_is_read_anew_is_given_up(bench, cloud):
     row = await bench.sealed(3 << 20)
     manifest = await bench.journal.read(lambda tx: tx.manifest(row.acquisition))
