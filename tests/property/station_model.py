@@ -12,6 +12,7 @@ import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from property.station_twins import OTHER, Twins
 from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_found, digest, make_manifest
 
 from dockd.core import canonical, receipts, sshsig, warrant
@@ -49,7 +50,7 @@ D, V = DeliveryState, DeliveryEvent
 STORE, CLOUD = str(uuid.UUID(int=2)), "cloud"
 STORE_KEY, FORGER_KEY = SigningKey.generate(), SigningKey.generate()
 MIN_RETENTION = timedelta(days=31)
-ARCHIVE = PolicyStore(store=STORE, name="archive", min_retention=MIN_RETENTION)
+ARCHIVE = PolicyStore(store=STORE, name="archive", min_retention=MIN_RETENTION, trust_stations=frozenset({OTHER}))
 KEEPER = PolicyStore(store=CLOUD, name="cloud", min_retention=MIN_RETENTION)
 POLICIES = {
     "one store": StorePolicy([ARCHIVE]),
@@ -64,10 +65,13 @@ SENDABLE = (A.SPOOLED, A.UPLOADING, A.STORED, A.WARRANTED, A.ERASED)
 HOLDING_MINUTES = 5
 
 
-class World:
+class World(Twins):
     """Everything. Each method is something that may happen; it returns whether it came to pass."""
 
+    archive = STORE
+
     def __init__(self, cameras: int, policy: StorePolicy) -> None:
+        super().__init__()
         self.policy = policy
         self.deliveries: dict[str, dict[str, DeliveryState]] = {}
         self.cloud: dict[str, Kept] = {}  # what the store has that keeps objects
@@ -328,18 +332,21 @@ class World:
     def sign(self, acquisition: str) -> SignedBytes | None:
         """The store signs for what it has, once; asked again, it gives the same."""
         kept = self.store.kept.get(acquisition)
-        if kept is None or not kept.whole:
+        if self.held(kept) is None:
             return None
         if kept.receipt is None:
             self.store.seq += 1
-            kept.receipt = self._receipt(kept.manifest, self.store.seq, self.store.last)
+            kept.receipt = self._receipt(
+                kept.manifest, self.store.seq, self.store.last, other=self.others_manifest(kept)
+            )
             self.store.last = canonical.digest(kept.receipt.payload)
             self.seen_receipts.append(kept.receipt)
         return kept.receipt
 
     def accept(self, row: Acquisition, signed: SignedBytes) -> bool:
         """The station is handed a receipt for one of its clips. As stages.confirm does it."""
-        if self.deliveries.get(row.acquisition, {}).get(STORE) is not D.REGISTERED:
+        delivery = self.deliveries.get(row.acquisition, {}).get(STORE)
+        if delivery not in (D.REGISTERED, D.FINISHED):
             return False
         try:
             receipt = receipts.verify_receipt(
@@ -359,13 +366,18 @@ class World:
         self.kept_receipts[row.acquisition] = signed
         if receipt.retention_until - receipt.at < MIN_RETENTION:
             return False
+        twin, shared = self.twin(row.acquisition), receipt.shared
+        if shared is None and delivery is D.FINISHED:
+            return False  # it would have to show bytes that were never sent
+        if shared and not (twin and twin.is_meant(shared, receipt.sealed_digest, receipt.sealed_size_bytes)):
+            return False
         self._deliver(row, STORE, V.CONFIRMED)
         return True
 
     def hold(self, row: Acquisition, nonce: bytes) -> SignedBytes | None:
         """The store's word that it holds a clip now."""
         kept = self.store.kept.get(row.acquisition)
-        if kept is None or not kept.whole:
+        if self.held(kept) is None:
             return None
         payload = receipts.build_holding(
             store=STORE,
@@ -373,6 +385,7 @@ class World:
             nonce=nonce,
             at=self.now,
             retention_until=self.now + self.store.retention,
+            other=self.others_manifest(kept),
         )
         signed = SignedBytes(payload=payload, signature=sshsig.sign(STORE_KEY, sshsig.HOLDING, payload))
         self.seen_holdings.append(signed)
@@ -467,7 +480,7 @@ class World:
             return  # the reader compares the change time, of which the content stands here
         self.wronged += wrong
         places = {STORE: self.store.kept.get(row.acquisition), CLOUD: self.cloud.get(row.acquisition)}
-        holders = [one for one, kept in places.items() if kept and kept.whole and kept.content == file.content]
+        holders = [one for one, kept in places.items() if self.held(kept) == file.content]
         self.erased.append((file.content, self.policy.satisfied(holders)))
         del stay.camera.files[issued.file.path]
 
@@ -516,6 +529,7 @@ class World:
                 receipt=receipts.verify_receipt(receipt, manifest=stated, **who),
                 holding=receipts.verify_holding(signed, manifest=stated, nonce=nonce, **who),
                 asked_at=self.now - timedelta(minutes=waited),
+                twin=self.twin(row.acquisition),
             )
         ]
 
@@ -583,7 +597,9 @@ class World:
         if gone:
             self.recorded[gone.content] = how
 
-    def _receipt(self, stated: bytes, seq: int, previous: str, key: SigningKey = STORE_KEY) -> SignedBytes:
+    def _receipt(
+        self, stated: bytes, seq: int, previous: str, key: SigningKey = STORE_KEY, *, other: bytes | None = None
+    ) -> SignedBytes:
         payload = receipts.build_receipt(
             store=STORE,
             signed_manifest=stated,
@@ -593,6 +609,7 @@ class World:
             witnessed_root=bytes(32),
             at=self.now,
             retention_until=self.now + self.store.retention,
+            other=None if other is None else (other, bytes(32)),
         )
         return SignedBytes(payload=payload, signature=sshsig.sign(key, sshsig.RECEIPT, payload))
 

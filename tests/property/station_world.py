@@ -41,6 +41,16 @@ class Kept:
     content: int
     whole: bool = False
     receipt: SignedBytes | None = None
+    other: int | None = None  # which of another station's objects stands for it
+
+
+@dataclass
+class Lodged:
+    """What another station brought: its signed manifest, and what its object really is."""
+
+    signed: SignedBytes
+    content: int
+    whole: bool = True
 
 
 @dataclass

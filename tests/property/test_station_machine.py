@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from property.station_model import POLICIES, STORE_KEY, World
+from property.station_twins import RIGHT, WRONG
 
 from dockd.core.lifecycle import ACQUISITION, AcquisitionState, DeliveryState
 from dockd.errors import IllegalTransition
@@ -34,7 +35,7 @@ SHRINK = os.environ.get("DOCKD_MACHINE_SHRINK") != "no"
 BAYS = (1, 2)
 DECISIONS = ("release", "retry", "quarantine", "reopen", "retract", "refuse")
 pick = st.integers(0, 5)
-counted = {"steps": 0, "erased": 0}
+counted = {"steps": 0, "erased": 0, "shared": 0}
 
 
 class Station(RuleBasedStateMachine):
@@ -136,8 +137,9 @@ class Station(RuleBasedStateMachine):
         steps=st.sampled_from([2, 4, 5, 6, 7, 7, 7]),
         waited=st.sampled_from([0, 0, 0, 6]),
         cut=st.sampled_from(["", "", "", "before", "after"]),
+        moved=st.sampled_from([*[""] * 8, *[RIGHT] * 6, *WRONG]),
     )
-    def the_whole_way(self, row, which, bay, *, steps, waited, cut):
+    def the_whole_way(self, row, which, bay, *, steps, waited, cut, moved):
         """What a quiet day does, or most of it: else few runs of random steps would come as far as an erasure."""
         if not self._camera(which).files:
             self.world.record(self._camera(which), 0, damaged=False)
@@ -150,10 +152,10 @@ class Station(RuleBasedStateMachine):
             world = self.world
             for step in [
                 lambda now: world.acquire(now, cut=False),
-                lambda now: world.push(now, whole=True, answered=True),
+                lambda now: world.push(now, whole=not moved, answered=True),
                 lambda now: world.put(now, whole=True, answered=True),
                 world.look,
-                world.reread,
+                lambda now: world.reread(now) and moved and world.bring(now, moved) and self._share(now),
                 lambda now: bool(signed := world.sign(now.acquisition)) and world.accept(now, signed),
             ][:steps]:
                 try:
@@ -166,6 +168,26 @@ class Station(RuleBasedStateMachine):
             return world.sanitise(now, world.hold(now, nonce), nonce, waited=waited, cut=cut)
 
         self._try(row, go)
+
+    # --- a camera that moved
+
+    @rule(row=pick, wrong=st.sampled_from([RIGHT, RIGHT, *WRONG]))
+    def another_station_had_it_before(self, row, wrong):
+        self._try(row, lambda one: self.world.bring(one, wrong))
+
+    @rule(row=pick)
+    def share(self, row):
+        self._try(row, self._share)
+
+    def _share(self, row):
+        done = self.world.share(self.world.rows[row.acquisition])
+        counted["shared"] += done
+        return done
+
+    @precondition(lambda self: not self.honest and self.world.lodged)
+    @rule(which=pick)
+    def lose_what_another_station_brought(self, which):
+        self.world.lose_lodged(which)
 
     # --- operators and dishonest stores
 
@@ -244,7 +266,7 @@ class Station(RuleBasedStateMachine):
     def p02_every_recording_is_somewhere(self):
         world = self.world
         on_cameras = {file.content for camera in world.cameras for file in camera.files.values()}
-        stored = {kept.content for kept in (*world.store.kept.values(), *world.cloud.values()) if kept.whole}
+        stored = {world.held(kept) for kept in (*world.store.kept.values(), *world.cloud.values())}
         for content, fate in world.recorded.items():
             assert fate or content in on_cameras or content in stored or world.lied, f"content {content} is lost"
 
@@ -312,6 +334,7 @@ def test_p01_p02_p05_p06_p07_hold_whatever_happens(capsys):
         ),
     )
     with capsys.disabled():
-        print(f"\nstate machine: {counted['steps']} steps, {counted['erased']} of them after an erasure")  # noqa: T201  asked for
+        print(f"\nstate machine: {', '.join(f'{key}: {count}' for key, count in counted.items())}")  # noqa: T201  asked for
     assert counted["steps"] >= STEPS
     assert counted["erased"] > STEPS // 100
+    assert counted["shared"] > STEPS // 1000
