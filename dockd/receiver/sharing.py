@@ -26,6 +26,7 @@ from dockd.receiver.settings import ReceiverSettings
 from dockd.receiver.uploads import Uploads
 
 _log = structlog.get_logger()
+_READ_AT_ONCE = 2  # objects that are read whole: what arrives meanwhile has to be written by the same threads
 
 
 class Sharing:
@@ -36,6 +37,7 @@ class Sharing:
         self._layout = layout
         self._settings = settings
         self._uploads = uploads
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
 
     async def twins(self, station: StationId, acquisition: str, wanted: Collection[StationId]) -> list[SignedBytes]:
         """The manifests of these stations' acquisitions of the same clip, as they were signed; the newest first.
@@ -70,7 +72,8 @@ class Sharing:
             nonce = decode(one.manifest.payload).nonce
             try:
                 place = self._layout.stored(holder.station, holder.acquisition)
-                shown = await asyncio.to_thread(look_whole, place, holder, nonce)
+                async with self._reading:
+                    shown = await asyncio.to_thread(look_whole, place, holder, nonce)
             except OSError as error:
                 _log.critical("object_lost", station=holder.station, acquisition=holder.acquisition, error=str(error))
                 raise Problem(
