@@ -15,7 +15,7 @@ from servers.buckets import adapter, make_bucket
 from dockd.core import receipts
 from dockd.errors import StoreRefused, StoreUnreachable, UploadLost
 from dockd.model import Category
-from dockd.stores import axis_probe, s3_probe, tus_probe
+from dockd.stores import axis_probe, receiver_probe, s3_probe, tus_probe
 from dockd.stores.axis import AxisStore
 from dockd.stores.axis_session import AxisCredentials
 from dockd.stores.header_file import HeaderFile
@@ -103,14 +103,11 @@ async def test_what_our_receiver_enforces(tmp_path):
     async with receiving(keys, tmp_path) as receiver:
         one, other = receiver.connect(), receiver.connect()
         async with contextlib.aclosing(one), contextlib.aclosing(other):
-            found = {question: await ask(keys, one, other) for question, ask in _ASKED_OF_OURS.items()}
-    _compare(
-        "dockd receiver",
-        enforced.cells(
-            Finding(question=question, answer=Answer.YES if yes else Answer.NO, claimed=None, detail="")
-            for question, yes in found.items()
-        ),
-    )
+            found = list(await receiver_probe.probe(one, random=secrets.token_bytes))
+            for question, ask in _ASKED_OF_OURS.items():
+                answer = Answer.YES if await ask(keys, one, other) else Answer.NO
+                found.append(Finding(question=question, answer=answer, claimed=None, detail=""))
+    _compare("dockd receiver", enforced.cells(found))
 
 
 async def _begun(store, clip, length):
