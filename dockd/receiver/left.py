@@ -59,8 +59,11 @@ def uploads_left(directory: Path) -> Iterator[Left]:
     Raises ConfigError where there is no catalogue that can be read.
     """
     path = directory / "catalogue.sqlite"
+    # Of a receiver that was stopped everything is in this one file. SQLite would make others beside it, which are then
+    # those of whoever asks, and the receiver could not open them.
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)) as db:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_S)) as db:
             db.row_factory = sqlite3.Row
             yield from (_left(row, is_expired=False) for row in db.execute(_UNFINISHED))
             yield from (_left(row, is_expired=True) for row in db.execute(_EXPIRED))

@@ -402,7 +402,9 @@ async def test_what_its_station_gave_up_is_not_listed(receiver, station, capsys)
 async def test_a_stopped_receivers_uploads_are_listed_too(receiver, station, capsys):
     await station.announced(station.clip())
     await receiver.stop()
+    before = sorted(path.name for path in receiver.store.iterdir())
     assert "unfinished" in _listed(receiver, capsys).out
+    assert sorted(path.name for path in receiver.store.iterdir()) == before
 
 
 def test_a_directory_that_is_no_receivers_is_refused(tmp_path, capsys):

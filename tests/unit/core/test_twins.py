@@ -166,6 +166,7 @@ def test_p01_what_is_not_this_stations_receipt_is_refused(clip, change):
     payload = canonical.encode(record)
     known = {"store_key": clip.store_key.public, "store": clip.store, "station": clip.station, "manifest": content}
     assert receipts.verify_receipt(signed, **known).shared
+    assert receipts.stated_witness(signed.payload).size == 5  # what a verifier of logs reads
     with pytest.raises(VerificationFailed):
         receipts.verify_receipt(
             SignedBytes(payload=payload, signature=sshsig.sign(clip.store_key, sshsig.RECEIPT, payload)), **known
