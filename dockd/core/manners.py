@@ -15,6 +15,7 @@ from dockd.model import Entropy
 
 BUSY_IS_OUT_S = 60.0  # a store that only pushes back for so long is no store: many proxies answer 503 for a dead one
 _LONG_OUTAGE = timedelta(seconds=10)  # a store that only restarted bears what it bore
+_ALONE_EVERY_S = 30.0  # what waits with full jitter come to in the long run: the budget makes none of them longer
 _SAVED = 10.0  # retries that a start may make at once: enough for minutes, with the waits between them
 
 
@@ -34,7 +35,7 @@ class Manners:
         self._backoff = backoff
         self._circuit = Circuit()
         self._concurrency = Concurrency(most=slots)
-        self._budget = RetryBudget(saved=_SAVED)
+        self._budget = RetryBudget(saved=_SAVED, alone_every_s=_ALONE_EVERY_S)
         self._lull = Pause()  # after a push-back: of the whole store
         self._spread_until_s: float | None = None  # after an outage: one upload at a time until then
         self._quiet_until_s: float | None = None  # after the station itself was away: none until then

@@ -257,4 +257,4 @@ async def test_retries_are_few_where_nothing_helps(bench):
         bench.store.register = register
         for row in rows:
             await bench.until(row.acquisition, "stored")
-    assert len(failures) <= 5 + 10 + 1800 / 60 + 2
+    assert len(failures) <= 5 + 10 + 1800 / 30 + 2
