@@ -21,10 +21,16 @@ class Attempt:
     track: Track = field(default_factory=Track)
     pause: Pause = field(default_factory=Pause)
     begun: Begun = field(default_factory=Begun)  # of the newest try
+    excused: bool = False  # the newest failure was none: the store had too much to do
     in_turn: bool = False  # it has the place that goes from camera to camera
     rate: Progress = field(default_factory=Progress)
     counted_bytes: int | None = None  # of `track.sent_bytes`, those that the rate knows; None before the first answer
     moved_bytes: int = 0  # sent in this life, for the rate
+
+    @property
+    def failed(self) -> bool:
+        """Whether another try is a retry."""
+        return self.pause.failures > 0 and not self.excused
 
 
 class Attempts:
@@ -53,7 +59,7 @@ class Attempts:
     def waits(self, now_s: float, retry_left_s: float) -> dict[AcquisitionId, float]:
         """For how many seconds each that is not being sent still waits; one that failed, at least `retry_left_s`."""
         return {
-            one: max(entry.pause.left_s(now_s), retry_left_s if entry.pause.failures else 0.0)
+            one: max(entry.pause.left_s(now_s), retry_left_s if entry.failed else 0.0)
             for one, entry in self._of.items()
             if one not in self._active
         }

@@ -260,7 +260,7 @@ class Uplink:
             return None, due_s
         now_s = self._clock.monotonic_s()
         attempt = self._attempts.begin(row.acquisition)
-        attempt.begun = self._manners.begin(now_s, again=attempt.pause.failures > 0)
+        attempt.begun = self._manners.begin(now_s, again=attempt.failed)
         attempt.in_turn = choice.in_turn and not is_flagged(row)
         self._turns.began(row.docking, now_s)
         return row, None
@@ -335,6 +335,7 @@ class Uplink:
 
     def _defer(self, attempt: Attempt, error: DockdError) -> None:
         asked_s = error.retry_after_s if isinstance(error, StoreBusy) else None
+        attempt.excused = isinstance(error, StoreBusy) and error.pushed_back
         now_s = self._clock.monotonic_s()
         attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=asked_s)
         if isinstance(error, StoreError):
@@ -342,6 +343,7 @@ class Uplink:
 
     def _hold(self, attempt: Attempt, wait_s: float | None = None) -> None:
         """Wait so long, or the longest wait, whatever happens meanwhile."""
+        attempt.excused = False
         now_s, bidden_s = self._clock.monotonic_s(), wait_s or self._backoff.cap_s
         attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=bidden_s)
 
