@@ -21,7 +21,7 @@ class Attempt:
     track: Track = field(default_factory=Track)
     pause: Pause = field(default_factory=Pause)
     begun: Begun = field(default_factory=Begun)  # of the newest try
-    excused: bool = False  # the newest failure was none: the store had too much to do
+    excused: bool = False  # no request failed: the store had too much to do, or something else is waited for
     in_turn: bool = False  # it has the place that goes from camera to camera
     rate: Progress = field(default_factory=Progress)
     counted_bytes: int | None = None  # of `track.sent_bytes`, those that the rate knows; None before the first answer

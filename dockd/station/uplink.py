@@ -343,7 +343,7 @@ class Uplink:
 
     def _hold(self, attempt: Attempt, wait_s: float | None = None) -> None:
         """Wait so long, or the longest wait, whatever happens meanwhile."""
-        attempt.excused = False
+        attempt.excused = True
         now_s, bidden_s = self._clock.monotonic_s(), wait_s or self._backoff.cap_s
         attempt.pause = attempt.pause.after_failure(now_s, self._random, self._backoff, retry_after_s=bidden_s)
 
