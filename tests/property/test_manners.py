@@ -144,9 +144,13 @@ class MannersMachine(RuleBasedStateMachine):
             self.manners.sent()
             self.bidden_until_s = 0.0
 
-    @rule()
-    def failed(self):
-        self.manners.failed(self.now_s, begun=self.begun[0] if self.begun else None)
+    @rule(by_upload=st.booleans())
+    def failed(self, by_upload):
+        """An upload ends with its failure; what is asked beside uploads may fail, too."""
+        begun = self.begun.pop(0) if by_upload and self.begun else None
+        self.manners.failed(self.now_s, begun=begun)
+        if begun is not None:
+            self.manners.ended(begun)
 
     @precondition(lambda self: self.begun)
     @rule(wait_s=st.one_of(st.none(), st.floats(0, 100)))
