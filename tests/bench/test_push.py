@@ -35,7 +35,7 @@ MIB = 1024 * 1024
 CLIPS = 4
 CLIP_BYTES = 128 * MIB
 PATCH = 64 * MIB
-ROUNDS = 5
+ROUNDS = 9
 PROGRAM = Path(__file__).with_name("push_program.py")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  in memory on purpose: the reading side is not what is measured
 MEMORY_LIMIT = 64 * MIB
@@ -74,14 +74,25 @@ def test_pushing_to_tus_server_beside_curl(tus_server, spool, tmp_path, capsys):
         "directory": str(spool),
     }
     ours, theirs = [], []
-    for _ in range(ROUNDS):
+
+    def our_turn():
         ours.append(_told(given))
-        _remove(tus_server.files)
+
+    def their_turn():
         theirs.append(_curl(curl, tus_server, pieces, total))
+
+    for turn in _turns(our_turn, their_turn):
+        turn()
         _remove(tus_server.files)
     for one in ours:
         one["seconds"] = one["bytes_seconds"]
     _say(capsys, f"push to @tus/server, {total // MIB} MiB, PATCH of {PATCH // MIB} MiB", total, ours, curl=theirs)
+
+
+def _turns(one, other):
+    """Each once a round, and the other one first in the next."""
+    for number in range(ROUNDS):
+        yield from (one, other) if number % 2 else (other, one)
 
 
 def _pieces(whole):
@@ -138,9 +149,15 @@ async def test_pushing_to_s3_beside_rclone(seaweed, spool, capsys, part_bytes):
             "piece_bytes": part_bytes,
             "directory": str(spool),
         }
-        for number in range(ROUNDS):
+
+        def our_turn():
             ours.append(_told(given))
-            theirs.append(_rclone(rclone, given, number) - start_s)
+
+        def their_turn():
+            theirs.append(_rclone(rclone, given, len(theirs)) - start_s)
+
+        for turn in _turns(our_turn, their_turn):
+            turn()
     title = f"push to S3, {CLIPS} x {CLIP_BYTES // MIB} MiB at once, parts of {part_bytes // MIB} MiB"
     _say(capsys, title, CLIPS * CLIP_BYTES, ours, rclone=theirs)
 
