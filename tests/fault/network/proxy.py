@@ -20,6 +20,7 @@ from pathlib import Path
 
 HEAD_LIMIT = 64 * 1024
 PIECE = 64 * 1024
+TURNS = 10  # of the loop, until what was aborted is closed: a handshake that was given up takes some
 
 
 @dataclass
@@ -189,8 +190,8 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._opened:
             writer.transport.abort()  # what is closing may still wait for the other side to end its TLS
-        await asyncio.sleep(0)  # what was aborted is closed by the loop's next turn
-        await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
