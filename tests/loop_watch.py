@@ -81,7 +81,9 @@ class Watch:
 
 
 def start(watch: Watch) -> None:
-    """Watch from here to the end of the program."""
+    """Watch from here to the end of the program. Once: a second watch would leave the first one blind."""
+    if hasattr(events.Handle._run, "watch"):
+        raise RuntimeError("tests/conftest.py was imported by a second name: import from the modules beside it instead")
     _time_steps(watch)
     if blockbuster is not None:
         _forbid_blocking(watch)
@@ -132,6 +134,7 @@ def _time_steps(watch: Watch) -> None:
         if step_s > STEP_LIMIT_S and not any(map(_is_a_tests, before + _coroutines_of(task))):
             watch.note(f"a step of {step_s:.3f} s of processor time: {handle!r}, in {before}")
 
+    timed.watch = watch
     events.Handle._run = timed
 
 

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import Trial
+from trial import Trial
 
 MIB = 1024 * 1024
 OUTSIDER = Path(__file__).parents[1] / "contract" / "outsider" / "verify_outsider.py"

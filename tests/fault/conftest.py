@@ -12,12 +12,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fault.manifests import stated
 
 from dockd.core import canonical, sshsig
 from dockd.core.backoff import Backoff
 from dockd.core.keyfiles import StationPublic
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
-from dockd.core.manifest import Manifest, encode
+from dockd.core.manifest import encode
 from dockd.core.places import Places
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.keep.journal import Journal
@@ -162,7 +163,7 @@ class Bench:
             tx.add_acquisition(row)
             tx.advance(acquisition, AcquisitionEvent.READ_STARTED, attempts=1)
             seq = tx.next_seq()
-            payload = encode(_manifest(self.station, row, sealed, seq, nonce))
+            payload = encode(stated(self.station, row, sealed, seq, nonce))
             signed = SignedBytes(payload=payload, signature=sshsig.sign(self.manifest_key, sshsig.MANIFEST, payload))
             tx.put_manifest(acquisition, signed, nonce)
             return tx.advance(
@@ -212,35 +213,6 @@ class Bench:
         """The names of all custody entries, in order."""
         lines = await self.journal.read(lambda tx: tx.lines(0, 100_000))
         return [canonical.decode(line, type_="custody")["event"] for line in lines]
-
-
-def _manifest(station, row, sealed, seq, nonce):
-    return Manifest(
-        acquisition=row.acquisition,
-        station=station,
-        bay=row.bay,
-        docking=row.docking,
-        camera=row.camera,
-        path=row.file.path,
-        size_bytes=row.file.size_bytes,
-        mtime_ns=row.file.mtime_ns,
-        recorded_at=None,
-        duration_ms=None,
-        clock_offset_ms=None,
-        category=row.category,
-        category_reason="",
-        verdict=sealed.verdict.status,
-        reasons=(),
-        container="mp4",
-        plaintext_digest=sealed.plaintext_digest,
-        plaintext_size_bytes=sealed.plaintext_size_bytes,
-        sealed_digest=sealed.sealed_digest,
-        sealed_size_bytes=sealed.sealed_size_bytes,
-        recipients=sealed.recipients,
-        dockd="0",
-        custody_seq=seq,
-        nonce=nonce,
-    )
 
 
 @pytest.fixture

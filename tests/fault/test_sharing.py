@@ -10,7 +10,7 @@ import hashlib
 import uuid
 
 import pytest
-from fault.conftest import _manifest
+from fault import manifests
 
 from dockd.core import canonical, sshsig
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent
@@ -60,7 +60,7 @@ async def brought(bench, row, *, station=OTHER, key=OTHER_KEY, recipients=None, 
         sealed_size_bytes=len(content),
         recipients=recipients or row.sealed.recipients,
     )
-    stated = _manifest(station, dataclasses.replace(row, acquisition=name), sealed, 7, b"\x09" * 32)
+    stated = manifests.stated(station, dataclasses.replace(row, acquisition=name), sealed, 7, b"\x09" * 32)
     payload = encode(dataclasses.replace(stated, **changes))
     signed = SignedBytes(payload=payload, signature=sshsig.sign(key, sshsig.MANIFEST, payload))
     return bench.store.lodge(signed, content)

@@ -1,6 +1,6 @@
 """What the suite knows of one store: how to reach it, and how to make it, or the way to it, fail.
 
-A kind of store adds a module with a `Kind`, and its name to `KINDS` in conftest.py. Its `open` is an asynchronous
+A kind of store adds a module with a `Kind`, and its name to `KINDS` in kinds.py. Its `open` is an asynchronous
 context manager that gives a `Case`; what does not apply to the kind stands in exclusions.py, with the reason.
 """
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from contract.stores.case_axis import AXIS
-from contract.stores.case_memory import MEMORY, OBJECTS, PARTS
-from contract.stores.case_receiver import RECEIVER
-from contract.stores.case_s3 import CEPH_S3, SEAWEED_S3
-from contract.stores.case_tus import NODE, SEAWEED
 from contract.stores.cases import Way
 from contract.stores.exclusions import EXCLUDED
+from contract.stores.kinds import KINDS
 
-KINDS = (MEMORY, OBJECTS, PARTS, RECEIVER, SEAWEED_S3, CEPH_S3, AXIS, NODE, SEAWEED)
 _ONE_WAY = {"nginx_case": Way.PASSING}  # its tests choose the door themselves
 
 

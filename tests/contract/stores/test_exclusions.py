@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from contract.stores import enforced, exclusions
-from contract.stores.conftest import KINDS
+from contract.stores.kinds import KINDS
 
 
 def test_every_exclusion_is_of_a_test_and_a_kind_that_exist():

@@ -10,7 +10,6 @@ import subprocess
 import threading
 
 import pytest
-from fault.station.conftest import PATIENCE_S
 
 from dockd.app.clock import MachineClock
 from dockd.core.remnants import remnant_name
@@ -22,6 +21,8 @@ from dockd.errors import IllegalTransition, StoreRefused, StoreUnreachable
 from dockd.model import FileKind
 from dockd.station.docking import READERS_LIMIT
 from dockd.station.operations import Operations
+
+PATIENCE_S = 40.0
 
 
 @pytest.fixture
