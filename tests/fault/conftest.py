@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fault.manifests import stated
+from manifests import stated
 
 from dockd.core import canonical, sshsig
 from dockd.core.backoff import Backoff

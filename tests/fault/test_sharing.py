@@ -9,8 +9,8 @@ import dataclasses
 import hashlib
 import uuid
 
+import manifests
 import pytest
-from fault import manifests
 
 from dockd.core import canonical, sshsig
 from dockd.core.lifecycle import AcquisitionEvent, DockingEvent

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+
+from manifests import stated
 
 from dockd.core import canonical, receipts
 from dockd.core.manifest import Manifest
-from dockd.model import Acquisition, CameraIdentity, Category, FoundFile, Sealed, SignedBytes
+from dockd.model import Acquisition, CameraIdentity, FoundFile, Sealed, SignedBytes
 
 STATION = str(uuid.UUID(int=1))
 
@@ -83,29 +85,5 @@ def as_found(path: bytes, file: File) -> FoundFile:
 
 
 def make_manifest(row: Acquisition, sealed: Sealed, stay: Stay, seq: int) -> Manifest:
-    return Manifest(
-        acquisition=row.acquisition,
-        station=STATION,
-        bay=row.bay,
-        docking=stay.docking,
-        camera=row.camera,
-        path=row.file.path,
-        size_bytes=row.file.size_bytes,
-        mtime_ns=row.file.mtime_ns,
-        recorded_at=None,
-        duration_ms=None,
-        clock_offset_ms=None,
-        category=Category.NONE,
-        category_reason="",
-        verdict=sealed.verdict.status,
-        reasons=sealed.verdict.reasons,
-        container="mp4",
-        plaintext_digest=sealed.plaintext_digest,
-        plaintext_size_bytes=sealed.plaintext_size_bytes,
-        sealed_digest=sealed.sealed_digest,
-        sealed_size_bytes=sealed.sealed_size_bytes,
-        recipients=sealed.recipients,
-        dockd="0",
-        custody_seq=seq,
-        nonce=canonical.digest(row.acquisition.encode()).encode()[-32:],
-    )
+    nonce = canonical.digest(row.acquisition.encode()).encode()[-32:]
+    return replace(stated(STATION, row, sealed, seq, nonce), docking=stay.docking)

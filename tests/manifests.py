@@ -20,7 +20,7 @@ def stated(station, row, sealed, seq, nonce):
         category=row.category,
         category_reason="",
         verdict=sealed.verdict.status,
-        reasons=(),
+        reasons=sealed.verdict.reasons,
         container="mp4",
         plaintext_digest=sealed.plaintext_digest,
         plaintext_size_bytes=sealed.plaintext_size_bytes,
