@@ -26,6 +26,18 @@ CARELESS = re.compile(
 )
 
 
+def free_port() -> int:
+    """A TCP port of loopback that nothing listened at a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _env(version: Path | None) -> dict[str, str]:
+    """The environment in which `python -m dockd` is the version that is unpacked there; None: the one under test."""
+    return dict(os.environ) | ({} if version is None else {"PYTHONPATH": str(version)})
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -36,21 +48,25 @@ class Trial:
 
     They run in Python's development mode, with warnings as errors; one that left anything unclosed, or unawaited, fails
     the test. Every program that it starts is ended by `close`, by its pid.
+
+    `made_by`: the directory of another version of the package, which makes the set. `versions`, by program, are those
+    that run; by default each is the version under test. A set that is there already is taken as it is.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, made_by: Path | None = None) -> None:
         self.directory = directory
         self.mode = STRICT  # {} where figures are measured
+        self.versions: dict[str, Path | None] = {}
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.command("init", str(directory), "--listen", f"127.0.0.1:{port}")
+        if not directory.exists():
+            self.command("init", str(directory), "--listen", f"127.0.0.1:{free_port()}", version=made_by)
 
     # --- programs
 
-    def command(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run([sys.executable, "-m", "dockd", *words], capture_output=True, text=True, check=False)
+    def command(self, *words: str, code: int = 0, version: Path | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dockd", *words], capture_output=True, text=True, check=False, env=_env(version)
+        )
         assert done.returncode == code, f"dockd {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -66,7 +82,7 @@ class Trial:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | self.mode,
+                env=_env(self.versions.get(name)) | self.mode,
             )
         return self._programs[name]
 
@@ -124,15 +140,15 @@ class Trial:
         status = self.status()
         return next((bay for bay in status["bays"] if bay["bay"] == number), None) if status else None
 
-    def wait(self, what: str, condition, patience_s: float = PATIENCE_S) -> object:
-        """Until `condition()` is true; the programs must live meanwhile."""
+    def wait(self, what: str, condition, patience_s: float = PATIENCE_S, *, watched=("station", "receiver")) -> object:
+        """Until `condition()` is true; the `watched` programs must live meanwhile."""
         deadline = time.monotonic() + patience_s
         while True:
             value = condition()
             if value:
                 return value
             for name, program in self._programs.items():
-                assert program.poll() is None, f"the {name} ended: {self.log(name)[-4000:]}"
+                assert name not in watched or program.poll() is None, f"the {name} ended: {self.log(name)[-4000:]}"
             assert time.monotonic() < deadline, f"{what} did not happen: {self.status()}\n{self.log('station')[-6000:]}"
             time.sleep(POLL_S)
 
