@@ -45,6 +45,7 @@ class Kind(Enum):
     HEADER_REFUSED = (422, "The sealed clip's header does not fit its manifest")
     LOG_FORKED = (422, "The custody log was forked or rolled back")
     LOCKED = (423, "Another request writes to this upload")
+    TOO_MANY = (429, "Too many requests of one kind")
     CHECKSUM_MISMATCH = (460, "The checksum does not match")
     INTERNAL = (500, "The receiver failed")
     STOPPING = (503, "The receiver is being stopped")

@@ -7,9 +7,7 @@ import base64
 import hashlib
 import sqlite3
 import uuid
-from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -21,16 +19,14 @@ from dockd.faultpoints import Point
 from dockd.model import Clock, Entropy, SignedBytes, StationId
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.challenges import LIFE, Challenges, TooManyUsed
 from dockd.receiver.enrol import find_station
 from dockd.receiver.layout import Layout
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.settings import ReceiverSettings
 
 _log = structlog.get_logger()
-_CHALLENGE_LIFE = timedelta(minutes=5)
-_RANDOM_BYTES = 32
-_OUTSTANDING = 64  # challenges a station may have open; the oldest give way
-_STATIONS = 4096  # stations that may have challenges open
+_TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +42,7 @@ class Caller:
 
 
 class Sessions:
-    """Gives challenges (kept in memory) and tokens (kept hashed in the catalogue), and knows them again."""
+    """Gives challenges (kept nowhere) and tokens (kept hashed in the catalogue), and knows them again."""
 
     def __init__(
         self, *, catalogue: Catalogue, layout: Layout, settings: ReceiverSettings, clock: Clock, random: Entropy
@@ -56,26 +52,17 @@ class Sessions:
         self._settings = settings
         self._clock = clock
         self._random = random
-        self._challenges: OrderedDict[StationId, OrderedDict[bytes, datetime]] = OrderedDict()
+        self._challenges = Challenges(store=settings.store, clock=clock, random=random)
 
     async def challenge(self, station: object) -> dict[str, Any]:
         """A fresh challenge for an enrolled station: the answer's record."""
         public = await self._enrolled(station)
-        challenge = self._random(_RANDOM_BYTES)
-        expires_at = self._clock.now() + _CHALLENGE_LIFE
-        given = self._challenges.setdefault(public.station, OrderedDict())
-        given[challenge] = expires_at
-        while len(given) > _OUTSTANDING:
-            given.popitem(last=False)
-        self._challenges.move_to_end(public.station)
-        while len(self._challenges) > _STATIONS:
-            self._challenges.popitem(last=False)
         return {
             "type": "challenge",
             "v": 1,
             "store": self._settings.store,
-            "challenge": base64.b64encode(challenge).decode(),
-            "expires": canonical.format_time(expires_at),
+            "challenge": base64.b64encode(self._challenges.give(public.station)).decode(),
+            "expires": canonical.format_time(self._clock.now() + LIFE),
         }
 
     async def open(self, signed: SignedBytes) -> dict[str, Any]:
@@ -93,7 +80,7 @@ class Sessions:
         self._check(statement, public.station)
         self._use_up(public.station, statement.get("challenge"))
         now = self._clock.now()
-        token = base64.urlsafe_b64encode(self._random(_RANDOM_BYTES)).decode().rstrip("=")
+        token = base64.urlsafe_b64encode(self._random(_TOKEN_BYTES)).decode().rstrip("=")
         expires_at = now + self._settings.token_lifetime
 
         def keep(db: sqlite3.Connection) -> None:
@@ -160,8 +147,15 @@ class Sessions:
             challenge = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
         except ValueError:
             challenge = b""
-        expires_at = self._challenges.get(station, OrderedDict()).pop(challenge, None)
-        if expires_at is None or expires_at <= self._clock.now():
+        try:
+            is_good = self._challenges.use(station, challenge)
+        except TooManyUsed as error:
+            raise Problem(
+                Kind.TOO_MANY,
+                "this station opens session after session: find out which program of its does, and come back later",
+                headers={"Retry-After": str(int(LIFE.total_seconds()))},
+            ) from error
+        if not is_good:
             raise Problem(
                 Kind.CHALLENGE_UNKNOWN, "a challenge serves once, for five minutes: ask for a new one (POST /session)"
             )

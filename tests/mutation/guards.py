@@ -19,6 +19,7 @@ QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
 TWINS, BY_TWINS = "dockd/core/twins.py", ("tests/unit/core/test_twins.py",)
 BY_SHARING, BY_LOOKUPS = ("tests/fault/test_sharing.py",), ("tests/contract/receiver/test_sharing.py",)
+CHALLENGES, BY_CHALLENGES = "dockd/receiver/challenges.py", ("tests/unit/receiver/test_challenges.py",)
 DIGEST = '        "sealed_digest": stated.sealed_digest,\n'
 LENGTH = '        "sealed_size_bytes": stated.sealed_size_bytes,\n'
 PURE = (*BY_RECEIPT, *BY_WARRANT)
@@ -662,6 +663,41 @@ GUARDS = (
         text="frozenset(wanted) & self._settings.lookups.get(station, frozenset()) - {station}",
         instead="frozenset(wanted) - {station}",
         tests=BY_LOOKUPS,
+    ),
+    Mutation(
+        name="a challenge that is this receiver's own",
+        file=CHALLENGES,
+        text=" or not hmac.compare_digest(tag, self._tag(station, body))",
+        instead="",
+        tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="a challenge for this station",
+        file=CHALLENGES,
+        text='f"{self._store}{station}".encode() + body',
+        instead='f"{self._store}".encode() + body',
+        tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="a challenge that serves once",
+        file=CHALLENGES,
+        text=" or challenge in self._used:",
+        instead=":",
+        tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="a challenge that ends",
+        file=CHALLENGES,
+        text="        if int.from_bytes(body[_NONCE_BYTES:]) <= now_s or challenge in self._used:",
+        instead="        if challenge in self._used:",
+        tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="challenges that a station uses up",
+        file=CHALLENGES,
+        text="        if self._counts[station] >= _MOST_USED:",
+        instead="        if False:",
+        tests=BY_CHALLENGES,
     ),
 )
 

@@ -130,13 +130,30 @@ async def test_tokens_are_neither_kept_nor_logged(receiver, station, capfd):
     assert not any(station.token.encode() in path.read_bytes() for path in files)
 
 
-async def test_many_open_challenges_cost_the_oldest(receiver, problem):
+async def test_who_asks_for_challenges_without_a_key_ends_nobodys(receiver):
     station = await receiver.station(session=False)
-    first, second = await _challenge(station), await _challenge(station)
-    for _ in range(63):
+    first = await _challenge(station)
+    for _ in range(80):  # anybody may ask in a station's name
         await _challenge(station)
-    problem(await _open(station, station.statement(first)), Kind.CHALLENGE_UNKNOWN)
-    assert (await _open(station, station.statement(second))).status_code == 201
+    assert (await _open(station, station.statement(first))).status_code == 201
+
+
+async def test_a_challenge_is_used_up_by_its_stations_signature_and_by_nothing_else(receiver, problem):
+    station = await receiver.station(session=False)
+    statement = station.statement(await _challenge(station))
+    problem(await _open(station, statement, sshsig.SigningKey.generate()), Kind.SESSION_REFUSED)
+    assert (await _open(station, statement)).status_code == 201
+    problem(await _open(station, statement), Kind.CHALLENGE_UNKNOWN)
+
+
+async def test_a_station_that_opens_session_after_session_waits_and_no_other_does(receiver, problem):
+    station, other = await receiver.station(session=False), await receiver.station(session=False)
+    for _ in range(256):
+        assert (await _open(station, station.statement(await _challenge(station)))).status_code == 201
+    answer = await _open(station, station.statement(await _challenge(station)))
+    problem(answer, Kind.TOO_MANY)
+    assert answer.headers["Retry-After"] == "300"
+    await other.log_in()
 
 
 async def test_a_session_request_that_cannot_be_read(receiver, problem):
