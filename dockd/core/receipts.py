@@ -2,7 +2,8 @@
 
 Bytes in, verified object out: a VerifiedReceipt or VerifiedHolding is made by the verifiers here and nowhere else.
 Version 1 is about the station's own sealed clip, version 2 about another station's (`shared`): whether that one may
-stand for this one is not verified here, but where the statement is believed (core.twins).
+stand for this one is not verified here, but where the statement is believed (core.twins). Version 3 is about either,
+and says which rule the clip falls under (core.retention) in the place of a bare date. `kept_until` is common to all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from dockd.core import canonical
 from dockd.core import manifest as manifests
 from dockd.core.fields import Fields
+from dockd.core.retention import Promise, RecordedFrom, Rule, VerifiedPolicy, keep_until, recording_start, take_promise
 from dockd.core.sshsig import HOLDING, RECEIPT, PublicKey, verify
 from dockd.core.twins import Shared, shared_of, take_shared
 from dockd.errors import VerificationFailed
@@ -22,7 +24,7 @@ from dockd.model import AcquisitionId, Digest, SignedBytes, StationId, StoreId
 RECEIPT_TYPE, HOLDING_TYPE = "receipt", "holding"
 NO_PREVIOUS = Digest("sha256:" + "0" * 64)  # what the first receipt to a station names as the one before
 _NONCE_BYTES, _ROOT_BYTES, _SHOWN_BYTES = 32, 32, 32
-_NEWEST = 2
+_SHARED, _RULED = 2, 3  # versions
 _OF_THE_OBJECT = ("sealed_digest", "sealed_size_bytes")  # another station's has its own
 _TOKEN = object()
 
@@ -40,7 +42,9 @@ class _Verified:
     sealed_size_bytes: int
     nonce: bytes
     at: datetime
-    retention_until: datetime
+    kept_until: datetime  # versions 1 and 2: retention_until; version 3: keep_until
+    rule: Rule | None  # version 3
+    delete_by: datetime | None  # version 3, where a date ends the promise
     payload_digest: Digest
     shared: Shared | None  # where it is about another station's object
 
@@ -90,12 +94,13 @@ def build_receipt(
     witnessed_size: int,
     witnessed_root: bytes,
     at: datetime,
-    retention_until: datetime,
+    retention_until: datetime | Promise,
     other: tuple[bytes, bytes] | None = None,
 ) -> bytes:
     """The bytes that a store signs in namespace RECEIPT. `receipt_seq` counts from 1 for each station.
 
-    `other`: the manifest of the other station whose object it is, and what was shown of that (VerifiedReceipt).
+    `other`: the manifest of the other station whose object it is, and what was shown of that (VerifiedReceipt). A
+    promise makes it version 3.
     """
     stated = manifests.decode(signed_manifest)
     record = _common(store, signed_manifest, stated, at, retention_until, other and other[0])
@@ -119,7 +124,7 @@ def build_holding(
     signed_manifest: bytes,
     nonce: bytes,
     at: datetime,
-    retention_until: datetime,
+    retention_until: datetime | Promise,
     other: bytes | None = None,
 ) -> bytes:
     """The bytes that a store signs in namespace HOLDING, after it looked at the object; `other` as for a receipt."""
@@ -138,11 +143,11 @@ def verify_receipt(
 ) -> VerifiedReceipt:
     """Verify a receipt for exactly these manifest bytes. Raises VerificationFailed."""
     verify(store_key, RECEIPT, signed.payload, signed.signature)
-    fields, shares = _opened(signed.payload, RECEIPT_TYPE)
+    opened = fields, shares, _ = _opened(signed.payload, RECEIPT_TYPE)
     witnessed = fields.inner("witnessed")
     shown = shares.hex("shown", _SHOWN_BYTES) if shares else None
     receipt = VerifiedReceipt(
-        **_verified_common(fields, shares, signed, store, station, manifest),
+        **_verified_common(opened, signed, store, station, manifest),
         shown=shown,
         receipt_seq=fields.count("receipt_seq"),
         previous=fields.digest("previous"),
@@ -155,6 +160,10 @@ def verify_receipt(
         raise VerificationFailed("the receipt does not repeat the manifest's nonce")
     if receipt.receipt_seq < 1:
         raise VerificationFailed("the receipt's number is not 1 or more")
+    rule = receipt.rule
+    start = manifests.recorded(manifests.decode(manifest))[0]
+    if rule is not None and (rule.recorded_from, rule.recorded_at) != recording_start(start, receipt.at):
+        raise VerificationFailed("the receipt counts from another start of recording than its rule says")
     return receipt
 
 
@@ -169,9 +178,9 @@ def verify_holding(
 ) -> VerifiedHolding:
     """Verify a holding statement that answers exactly this nonce. Raises VerificationFailed."""
     verify(store_key, HOLDING, signed.payload, signed.signature)
-    fields, shares = _opened(signed.payload, HOLDING_TYPE)
-    holding = VerifiedHolding(**_verified_common(fields, shares, signed, store, station, manifest))
-    fields.end()
+    opened = _opened(signed.payload, HOLDING_TYPE)
+    holding = VerifiedHolding(**_verified_common(opened, signed, store, station, manifest))
+    opened[0].end()
     if holding.nonce != nonce:
         raise VerificationFailed("the holding statement answers another question: it may be an old one")
     return holding
@@ -182,7 +191,7 @@ def stated_witness(payload: bytes) -> StatedWitness:
 
     Whether the store signed these bytes is the caller's to check, or to say that it was not.
     """
-    fields = Fields(canonical.decode(payload, type_=RECEIPT_TYPE, newest=_NEWEST), RECEIPT_TYPE)
+    fields = Fields(canonical.decode(payload, type_=RECEIPT_TYPE, newest=_RULED), RECEIPT_TYPE)
     witnessed = fields.inner("witnessed")
     return StatedWitness(
         store=StoreId(fields.uuid("store")),
@@ -211,11 +220,31 @@ def check_succession(previous: VerifiedReceipt | None, receipt: VerifiedReceipt)
         )
 
 
-def _opened(payload: bytes, type_: str) -> tuple[Fields, Fields | None]:
-    """A statement to be taken apart, and what version 2 says of the object's own station."""
-    record = canonical.decode(payload, type_=type_, newest=_NEWEST)
+def check_rule(receipt: VerifiedReceipt, policy: VerifiedPolicy) -> None:
+    """Check that a receipt of version 3 promises what the policy that it names says. Raises VerificationFailed.
+
+    It may promise more than that, never less.
+    """
+    rule = receipt.rule
+    if rule is None:
+        return
+    if rule.policy != policy.payload_digest:
+        raise VerificationFailed("the receipt names another policy")
+    terms = policy.terms(rule.category)
+    if rule.until is not terms.until:
+        raise VerificationFailed(f"the policy says of {rule.category} that it is kept until {terms.until.value}")
+    wanted = keep_until(terms, recorded_at=rule.recorded_at, arrived=receipt.at, now=receipt.at)
+    if receipt.kept_until < wanted:
+        raise VerificationFailed(f"by its rule the clip is kept until {canonical.format_time(wanted)}")
+
+
+def _opened(payload: bytes, type_: str) -> tuple[Fields, Fields | None, bool]:
+    """A statement to be taken apart, what it says of the object's own station, and whether it names a rule."""
+    record = canonical.decode(payload, type_=type_, newest=_RULED)
     fields = Fields(record, type_)
-    return fields, fields.inner("shares") if record["v"] == _NEWEST else None
+    ruled = record["v"] == _RULED
+    shares = record["v"] == _SHARED or (ruled and not fields.null("shares"))
+    return fields, fields.inner("shares") if shares else None, ruled
 
 
 def _common(  # noqa: PLR0917  what a statement is made of
@@ -223,14 +252,18 @@ def _common(  # noqa: PLR0917  what a statement is made of
     signed_manifest: bytes,
     stated: manifests.Manifest,
     at: datetime,
-    retention_until: datetime,
+    retention_until: datetime | Promise,
     other: bytes | None,
 ) -> dict[str, Any]:
     held = stated
     more: dict[str, Any] = {"v": 1}
     if other is not None:
         held = manifests.decode(other)
-        more = {"v": _NEWEST, "shares": shared_of(held, other).record()}
+        more = {"v": _SHARED, "shares": shared_of(held, other).record()}
+    if isinstance(retention_until, Promise):
+        more = {"shares": None} | more | {"v": _RULED} | retention_until.record()
+    else:
+        more["retention_until"] = canonical.format_time(retention_until)
     return more | {
         "store": store,
         "station": stated.station,
@@ -238,19 +271,18 @@ def _common(  # noqa: PLR0917  what a statement is made of
         "manifest": canonical.digest(signed_manifest),
         "sealed": {"digest": held.sealed_digest, "size_bytes": held.sealed_size_bytes},
         "at": canonical.format_time(at),
-        "retention_until": canonical.format_time(retention_until),
     }
 
 
-def _verified_common(  # noqa: PLR0917  what a statement is compared with
-    fields: Fields,
-    shares: Fields | None,
+def _verified_common(
+    opened: tuple[Fields, Fields | None, bool],
     signed: SignedBytes,
     store: StoreId,
     station: StationId,
     manifest_bytes: bytes,
 ) -> dict[str, Any]:
     """The common fields, checked against the station's own manifest."""
+    fields, shares, ruled = opened
     stated = manifests.decode(manifest_bytes)
     shared = None
     if shares is not None:
@@ -277,11 +309,23 @@ def _verified_common(  # noqa: PLR0917  what a statement is compared with
     for key, value in wanted.items():
         if found[key] != value and not (shared is not None and key in _OF_THE_OBJECT):
             raise VerificationFailed(f"the store signed for another {key}: {found[key]}, not {value}")
+    promise = take_promise(fields) if ruled else None
+    if promise is not None:
+        _check_start(promise.rule, stated)
     return found | {
         "token": _TOKEN,
         "shared": shared,
         "nonce": fields.hex("nonce", _NONCE_BYTES),
         "at": fields.time("at"),
-        "retention_until": fields.time("retention_until"),
+        "kept_until": promise.keep_until if promise else fields.time("retention_until"),
+        "rule": promise and promise.rule,
+        "delete_by": promise and promise.delete_by,
         "payload_digest": canonical.digest(signed.payload),
     }
+
+
+def _check_start(rule: Rule, stated: manifests.Manifest) -> None:
+    """Refuse a rule that counts from a start of recording that the manifest does not state."""
+    recorded_at, _ = manifests.recorded(stated)
+    if rule.recorded_from is RecordedFrom.MANIFEST and rule.recorded_at != recorded_at:
+        raise VerificationFailed("the store counts from another start of recording than the manifest's")

@@ -22,6 +22,8 @@ MANIFEST = "manifest.v1@dockd"
 RECEIPT = "receipt.v1@dockd"
 HOLDING = "holding.v1@dockd"
 SESSION = "session.v1@dockd"
+POLICY = "policy.v1@dockd"
+EXTENSION = "extension.v1@dockd"
 
 _MAGIC = b"SSHSIG"
 _VERSION = 1

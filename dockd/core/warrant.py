@@ -292,7 +292,7 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
     if isinstance(one, SignedConfirmation):
         unmet |= _signed_conditions(one, manifest)
         unmet |= _twin_conditions(one, manifest, configured)
-        confirmed_at, kept_until = one.receipt.at, min(one.receipt.retention_until, one.holding.retention_until)
+        confirmed_at, kept_until = one.receipt.at, min(one.receipt.kept_until, one.holding.kept_until)
     else:
         unmet |= _object_conditions(one.objects, one.presence, manifest)
         promised = [until for until in (one.objects.kept_until, one.presence.kept_until) if until is not None]

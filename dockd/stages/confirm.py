@@ -130,7 +130,7 @@ class Confirmer:
         )
         if delivery.state not in _CONFIRMABLE:
             return delivery
-        promised, configured = receipt.retention_until - receipt.at, self.policy.store(self.of)
+        promised, configured = receipt.kept_until - receipt.at, self.policy.store(self.of)
         enough = configured is not None and promised >= configured.min_retention
         if not enough:
             raise StoreUntrusted(
@@ -140,7 +140,7 @@ class Confirmer:
             "kind": Kind.RECEIPT.value,
             "confirmation": receipt.payload_digest,
             "receipt_seq": receipt.receipt_seq,
-            "retention_until": canonical.format_time(receipt.retention_until),
+            "retention_until": canonical.format_time(receipt.kept_until),
             **await self._shown(row, delivery, receipt),
         }
 

@@ -364,7 +364,7 @@ class World(Twins):
         if self.kept_receipts.get(row.acquisition) != signed:
             self.last_receipt = receipt
         self.kept_receipts[row.acquisition] = signed
-        if receipt.retention_until - receipt.at < MIN_RETENTION:
+        if receipt.kept_until - receipt.at < MIN_RETENTION:
             return False
         twin, shared = self.twin(row.acquisition), receipt.shared
         if shared is None and delivery is D.FINISHED:

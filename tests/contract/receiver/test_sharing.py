@@ -196,7 +196,7 @@ async def test_the_retention_is_not_shortened(receiver, station, other):
     await asking.share(clip, theirs)
     receipt = await asking.receipt(clip)
     promised = json.loads(long.payload)["retention_until"]
-    assert canonical.format_time(receipt.retention_until) == promised
+    assert canonical.format_time(receipt.kept_until) == promised
 
 
 async def test_it_goes_on_after_a_restart_at_every_step(receiver, station, other, asking):

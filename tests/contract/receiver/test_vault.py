@@ -163,7 +163,7 @@ async def test_p01_a_receipt_is_signed_for_all_bytes_and_the_same_for_ever(recei
     verified = _verify(receiver, station, clip, signed)
     assert verified.receipt_seq == 1
     assert verified.previous == receipts.NO_PREVIOUS
-    assert abs(verified.retention_until - verified.at - timedelta(days=365)) < timedelta(seconds=1)
+    assert abs(verified.kept_until - verified.at - timedelta(days=365)) < timedelta(seconds=1)
     receiver.clock.ahead = timedelta(days=3)
     await station.log_in()
     assert (await station.receipt(clip)).content == first.content
@@ -336,7 +336,7 @@ async def test_p01_a_holding_statement_answers_its_nonce(receiver, station, prob
     holding = receipts.verify_holding(
         signed, store_key=receiver.key.public, store=STORE, station=station.id, manifest=clip.payload, nonce=nonce
     )
-    assert holding.retention_until == receipt.retention_until
+    assert holding.kept_until == receipt.kept_until
     for nonce in (b"short", b""):
         body = canonical.encode({"type": "holding-request", "v": 1, "nonce": nonce.hex()})
         problem(await station.http.post(f"/acquisitions/{clip.acquisition}/holding", content=body), Kind.MALFORMED)
