@@ -162,6 +162,7 @@ def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -
             for name, one in config.store.items()
         ],
         when,
+        timedelta(days=config.stores.margin_days),
     )
 
 

@@ -243,6 +243,7 @@ class Policy(Table):
         Annotated[str, Field(pattern=r"^(all|any)$")] | CountedStores,
         Field(description='"all", "any" or { count = 2, of = ["NAME", "NAME", "NAME"] }'),
     ] = "all"
+    margin_days: Annotated[int, whole(1, 365, "days")] = 3
 
 
 def disagreeing(stores: Mapping[str, Store]) -> list[tuple[str, str, str]]:

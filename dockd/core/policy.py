@@ -11,6 +11,8 @@ from typing import Any
 
 from dockd.model import StationId, StoreId
 
+MARGIN = timedelta(days=3)  # in which a store may delete nothing on which an erasure rests
+
 
 class EraseWhen(StrEnum):
     """How many of the stores that count."""
@@ -46,8 +48,17 @@ class StorePolicy:
     A fallback that is final stands for its primary: both together count once, so that "2 of 3" means two places.
     """
 
-    def __init__(self, stores: Sequence[PolicyStore], erase_when: EraseWhen | CountOf = EraseWhen.ALL) -> None:
-        """Raises ValueError, naming what is wrong, for a policy that nothing or too little could satisfy."""
+    def __init__(
+        self,
+        stores: Sequence[PolicyStore],
+        erase_when: EraseWhen | CountOf = EraseWhen.ALL,
+        margin: timedelta = MARGIN,
+    ) -> None:
+        """`margin`: how far from now a promise has to reach for a warrant.
+
+        Raises ValueError, naming what is wrong, for a policy that nothing or too little could satisfy.
+        """
+        self.margin = margin
         self._stores: Mapping[StoreId, PolicyStore] = {one.store: one for one in stores}
         self._check_stores(stores)
         final = [one.store for one in stores if one.final and one.fallback_for is None]
@@ -115,6 +126,7 @@ class StorePolicy:
             "policy": self.sentence(),
             "needed": self._needed,
             "counted": sorted(self._counted),
+            "margin_days": self.margin.days,
             "stores": [
                 {
                     "store": one.store,

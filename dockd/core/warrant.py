@@ -91,6 +91,8 @@ class EraseWarrant:
     plaintext_digest: Digest  # what the second read found, and the manifest states
     grounds: tuple[Ground, ...]  # of stores that satisfy the policy, in order of their ids
     remnant: bool  # the rest of an interrupted erasure, under its own name
+    since: datetime  # by the station's clock: when the last of the grounds was asked for
+    until: datetime  # when the first of the grounds is no longer fresh, or its promise too near its end
 
     def __post_init__(self, token: object) -> None:
         if token is not _TOKEN:
@@ -130,7 +132,7 @@ def issue(
     unmet |= _release_conditions(row, manifest, unclean)
     unmet |= _row_conditions(row, manifest, AcquisitionState.WARRANTED if remnant else AcquisitionState.STORED)
     unmet |= _remnant_conditions(row, remnant) if remnant else _file_conditions(row, manifest, reread, docking)
-    grounds, doubts = _weigh(confirmations, policy, manifest, now)
+    confirmed, doubts = _weigh(confirmations, policy, manifest, now)
     reasons = *(reason for reason, broken in unmet.items() if broken), *doubts
     if reasons:
         raise WarrantRefused(reasons)
@@ -142,9 +144,20 @@ def issue(
         camera=camera_now,
         file=remnant or row.file,
         plaintext_digest=manifest.plaintext_digest,
-        grounds=grounds,
+        grounds=tuple(_ground_of(one) for one in confirmed),
         remnant=remnant is not None,
+        since=max(one.asked_at for one in confirmed),
+        until=min(_stands_until(one, policy) for one in confirmed),
     )
+
+
+def require_standing(warrant: EraseWarrant, now: datetime) -> None:
+    """Raise WarrantRefused where what a warrant rests on does not hold at this moment, as `issue` would then.
+
+    A clock that was set back counts as well as one that went on.
+    """
+    if not warrant.since <= now <= warrant.until:
+        raise WarrantRefused(("what the stores said is not of right now, or promised for too short a time from now",))
 
 
 def to_wire(warrant: EraseWarrant) -> dict[str, Any]:
@@ -177,6 +190,8 @@ def to_wire(warrant: EraseWarrant) -> dict[str, Any]:
             for ground in warrant.grounds
         ],
         "remnant": "yes" if warrant.remnant else "no",
+        "since": format_time(warrant.since),
+        "until": format_time(warrant.until),
     }
 
 
@@ -206,6 +221,8 @@ def from_wire(record: dict[str, Any], *, docking: DockingId, epoch: Epoch, camer
             plaintext_digest=fields.digest("plaintext"),
             grounds=tuple(_ground(one) for one in fields.records("confirmations")),
             remnant=fields.text("remnant") == "yes",
+            since=fields.time("since"),
+            until=fields.time("until"),
         )
         who.end()
         fields.end()
@@ -263,16 +280,16 @@ def unreleased(unclean: str) -> str:
 
 def _weigh(
     confirmations: Sequence[Confirmation], policy: StorePolicy, manifest: Manifest, now: datetime
-) -> tuple[tuple[Ground, ...], list[str]]:
+) -> tuple[tuple[Confirmation, ...], list[str]]:
     """The stores' word: those who hold exactly this, and long enough, are enough. Else the reasons why they are not."""
-    grounds: dict[StoreId, Ground] = {}
+    grounds: dict[StoreId, Confirmation] = {}
     doubts: list[str] = []
     for one in confirmations:
         unmet = _store_conditions(one, policy, manifest, now)
         reasons = [f"{policy.name(one.store)}: {reason}" for reason, broken in unmet.items() if broken]
         doubts += reasons
         if not reasons:
-            grounds[one.store] = _ground_of(one)
+            grounds[one.store] = one
     if policy.satisfied(grounds.keys()):
         return tuple(grounds[store] for store in sorted(grounds)), []
     asked = {policy.name(one.store) for one in confirmations}
@@ -292,15 +309,46 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
     if isinstance(one, SignedConfirmation):
         unmet |= _signed_conditions(one, manifest)
         unmet |= _twin_conditions(one, manifest, configured)
-        confirmed_at, kept_until = one.receipt.at, min(one.receipt.kept_until, one.holding.kept_until)
     else:
         unmet |= _object_conditions(one.objects, one.presence, manifest)
-        promised = [until for until in (one.objects.kept_until, one.presence.kept_until) if until is not None]
-        confirmed_at = one.objects.at
-        kept_until = min(promised) if len(promised) == 2 else confirmed_at  # noqa: PLR2004  then and now
-    min_retention = configured.min_retention if configured else timedelta.max
-    unmet[f"it keeps the clip until {format_time(kept_until)} only"] = kept_until - confirmed_at < min_retention
-    return unmet
+    return unmet | (_promise_conditions(one, configured, policy.margin, now) if configured else {})
+
+
+def _promise_conditions(
+    one: Confirmation, configured: PolicyStore, margin: timedelta, now: datetime
+) -> dict[str, bool]:
+    """What it promises is as long as it has to be, and has not come too near its end: from now, not from then."""
+    if not _has_to_promise(one, configured):
+        return {}
+    until = _kept_until(one)
+    if until is None:
+        return {"it does not promise to keep the clip": True}
+    confirmed_at = one.receipt.at if isinstance(one, SignedConfirmation) else one.objects.at
+    return {
+        f"it keeps the clip until {format_time(until)} only": until - confirmed_at < configured.min_retention,
+        f"its promise ends {format_time(until)}, which is too near or over": until - now < margin,
+    }
+
+
+def _has_to_promise(one: Confirmation, configured: PolicyStore) -> bool:
+    """Whether its promise counts: of a store that does not sign it may be waived, outright, with a minimum of 0."""
+    return isinstance(one, SignedConfirmation) or bool(configured.min_retention)
+
+
+def _kept_until(one: Confirmation) -> datetime | None:
+    """What it promised, both when it confirmed the clip and right now; None where one of them promises nothing."""
+    if isinstance(one, SignedConfirmation):
+        return min(one.receipt.kept_until, one.holding.kept_until)
+    then, now = one.objects.kept_until, one.presence.kept_until
+    return None if then is None or now is None else min(then, now)
+
+
+def _stands_until(one: Confirmation, policy: StorePolicy) -> datetime:
+    """Until when a confirmation that is believed now is one."""
+    fresh, configured, until = one.asked_at + HOLDING_FRESH, policy.store(one.store), _kept_until(one)
+    if until is None or configured is None or not _has_to_promise(one, configured):
+        return fresh
+    return min(fresh, until - policy.margin)
 
 
 def _signed_conditions(one: SignedConfirmation, manifest: Manifest) -> dict[str, bool]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 
@@ -65,7 +64,6 @@ class Permit:
     row: Acquisition
     warrant: EraseWarrant
     remnant: FoundFile | None
-    asked_at: datetime  # when the first store was asked whether it holds the clip
 
     @property
     def file(self) -> FoundFile:
@@ -108,7 +106,6 @@ async def permit(stay: Stay, row: Acquisition, asking: Asking, *, remnant: Found
     if stay.unclean and not row.released_by:  # the warrant would say so too, but the store need not be asked
         raise WarrantRefused((warrants.unreleased(stay.unclean),))
     manifest = decode((await stay.journal.read(lambda tx: tx.manifest(row.acquisition))).payload)
-    asked_at = stay.clock.now()
     confirmations = await _confirmations(stay, row, asking)
     warrant = warrants.issue(
         acquisition=row,
@@ -124,7 +121,7 @@ async def permit(stay: Stay, row: Acquisition, asking: Asking, *, remnant: Found
         remnant=remnant,
         unclean=stay.unclean,
     )
-    return Permit(row=row, warrant=warrant, remnant=remnant, asked_at=asked_at)
+    return Permit(row=row, warrant=warrant, remnant=remnant)
 
 
 async def _confirmations(stay: Stay, row: Acquisition, asking: Asking) -> list[Confirmation]:
@@ -168,12 +165,14 @@ async def _require_whole(stay: Stay, row: Acquisition) -> None:
 async def commit(stay: Stay, permits: Sequence[Permit]) -> None:
     """Make warrants durable in journal and mirror, all or none; only from then on may a byte on the camera change.
 
-    Raises WarrantRefused where a row moved on since its warrant was issued, or the store's word is no longer fresh.
+    Raises WarrantRefused where a row moved on since its warrant was issued, or what the warrant rests on is no longer
+    fresh, or no longer promised for long enough.
     """
-    if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):
-        raise WarrantRefused(("what the stores said is not of right now",))
 
     def change(tx: Tx) -> None:
+        now = stay.clock.now()  # in the transaction itself, which may have had to wait for others
+        for one in permits:
+            warrants.require_standing(one.warrant, now)
         want_clearing(tx, stay)
         for one in permits:
             details = {"warrant": warrants.to_wire(one.warrant)}

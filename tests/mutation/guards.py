@@ -13,6 +13,8 @@ RECEIPTS, WARRANT = "dockd/core/receipts.py", "dockd/core/warrant.py"
 BY_RECEIPT, BY_WARRANT = ("tests/unit/core/test_receipts.py",), ("tests/unit/core/test_warrant.py",)
 CONFIRMATION, POLICY = "dockd/core/confirmation.py", "dockd/core/policy.py"
 BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/unit/core/test_policy.py",)
+BY_MOMENTS = ("tests/unit/core/test_moments.py",)
+BY_ERASING = ("tests/fault/reader/test_erase.py",)
 LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
@@ -108,9 +110,25 @@ GUARDS = (
     Mutation(
         name="retention",
         file=WARRANT,
-        text="kept_until - confirmed_at < min_retention",
+        text="until - confirmed_at < configured.min_retention",
         instead="False",
         tests=BY_WARRANT,
+        of="retention",
+    ),
+    Mutation(
+        name="a promise that reaches far enough from now",
+        file=WARRANT,
+        text="until - now < margin",
+        instead="False",
+        tests=BY_WARRANT,
+        of="retention",
+    ),
+    Mutation(
+        name="a promise whose end is too near, when recorded",
+        file=WARRANT,
+        text="return min(fresh, until - policy.margin)",
+        instead="return fresh",
+        tests=BY_MOMENTS,
         of="retention",
     ),
     Mutation(
@@ -173,6 +191,22 @@ GUARDS = (
         instead="        if False:",
         tests=("tests/fault/reader/test_erase.py::test_p08_another_camera_in_its_place_is_not_erased",),
         of="camera identity",
+    ),
+    Mutation(
+        name="the time of change when erased",
+        file="dockd/reader/erase.py",
+        text="            if os.fstat(clip.fd).st_ctime_ns != changed_ns:\n",
+        instead="            if False:\n",
+        tests=BY_ERASING,
+        of="reread",
+    ),
+    Mutation(
+        name="the time of change when checked",
+        file="dockd/reader/child.py",
+        text="if not warrant.remnant and clip.changed_ns() != self._reread[evidence]:",
+        instead="if False:",
+        tests=BY_ERASING,
+        of="reread",
     ),
     Mutation(
         name="reread digest",
@@ -254,8 +288,16 @@ GUARDS = (
     Mutation(
         name="holding of right now, when recorded",
         file="dockd/stages/sanitise.py",
-        text="    if any(stay.clock.now() - one.asked_at > warrants.HOLDING_FRESH for one in permits):\n",
-        instead="    if False:\n",
+        text="            warrants.require_standing(one.warrant, now)\n",
+        instead="            pass\n",
+        tests=("tests/unit/test_erasing.py",),
+        of="holding statement",
+    ),
+    Mutation(
+        name="a clock that was set back before it is recorded",
+        file=WARRANT,
+        text="if not warrant.since <= now <= warrant.until:",
+        instead="if not now <= warrant.until:",
         tests=("tests/unit/test_erasing.py",),
         of="holding statement",
     ),
@@ -379,8 +421,8 @@ GUARDS = (
     Mutation(
         name="retention that was never promised",
         file=WARRANT,
-        text="min(promised) if len(promised) == 2 else confirmed_at",
-        instead="min(promised, default=confirmed_at)",
+        text="return None if then is None or now is None else min(then, now)",
+        instead="return now if then is None else then if now is None else min(then, now)",
         tests=BY_WARRANT,
     ),
     Mutation(

@@ -7,7 +7,6 @@ import pytest
 
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.profile import EraseMethod, Profile
-from dockd.core.warrant import HOLDING_FRESH
 from dockd.errors import WarrantRefused
 from dockd.model import FoundFile, Medium, MediumKind, Role
 from dockd.stages.listing import Remnant
@@ -122,10 +121,20 @@ async def test_what_an_interruption_left_comes_first(make):
     assert [one.acquisition for one, _ in await erasing._candidates(1)] == ["r"]
 
 
-async def test_p01_a_warrant_whose_holding_statement_grew_old_is_not_recorded():
+class Writing:
+    """A journal whose transaction begins when its turn has come."""
+
+    async def write(self, change):
+        return change(None)
+
+
+@pytest.mark.parametrize(
+    "moved", [timedelta(seconds=-1), timedelta(seconds=1)], ids=["a clock that was set back", "too late"]
+)
+async def test_p01_a_warrant_that_does_not_stand_when_its_batch_commits_is_not_recorded(moved):
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    stay = SimpleNamespace(clock=SimpleNamespace(now=lambda: now), journal=None)
-    fresh = Permit(row=row("a"), warrant=None, remnant=None, asked_at=now)
-    old = Permit(row=row("b"), warrant=None, remnant=None, asked_at=now - HOLDING_FRESH - timedelta(seconds=1))
+    stay = SimpleNamespace(clock=SimpleNamespace(now=lambda: now), journal=Writing())
+    good = Permit(row=row("a"), warrant=SimpleNamespace(since=now, until=now), remnant=None)
+    other = Permit(row=row("b"), warrant=SimpleNamespace(since=now - moved, until=now - moved), remnant=None)
     with pytest.raises(WarrantRefused, match="not of right now"):
-        await commit(stay, (fresh, old))
+        await commit(stay, (good, other))

@@ -127,6 +127,8 @@ class Rig:
                 }
             ],
             "remnant": "yes" if remnant else "no",
+            "since": "2026-01-01T00:00:00.000Z",
+            "until": "2026-01-01T00:05:00.000Z",
         } | changes
         return warrants.from_wire(issued, docking=docking, epoch=Epoch(epoch), camera=self.identity)
 

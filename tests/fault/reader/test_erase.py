@@ -131,6 +131,28 @@ async def test_p01_another_file_under_the_clips_name_is_not_erased(memory_rig):
     await refused(rig, reader, warrant, file, path, ClipChanged, "another inode")
 
 
+async def touched(path, file, content):
+    """As a program does that hides it: the same length, and the time of change set back."""
+    with path.open("r+b") as clip:
+        clip.write(content)
+    os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
+
+
+@pytest.mark.parametrize("content", [b"another clip!"[:8], CONTENT], ids=["other bytes", "the same bytes"])
+@pytest.mark.parametrize("act", ["erase", "check"])
+async def test_p01_a_clip_that_was_written_to_after_its_second_read_is_not_erased(memory_rig, content, act):
+    """Only the change time, which no program can set, tells."""
+    rig = memory_rig
+    reader, path, file, warrant = await confirmed(rig)
+    await touched(path, file, content)
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (file.mtime_ns, file.size_bytes)
+    before = path.read_bytes()
+    with pytest.raises(ClipChanged, match="touched after its second read"):
+        await (reader.erase(warrant, file) if act == "erase" else reader.check(warrant))
+    assert path.read_bytes() == before
+    assert not remnant_path(rig).exists()
+
+
 async def test_p08_another_camera_in_its_place_is_not_erased(memory_rig):
     rig = memory_rig
     reader, path, file, warrant = await confirmed(rig)

@@ -213,8 +213,7 @@ def looked_at(stated=None, *, objects=None, states=None, asked_at=NOW, **changes
     return ObjectConfirmation(objects=objects, presence=still_there(objects, now, at=NOW), asked_at=asked_at)
 
 
-@pytest.fixture
-def case():
+def make_case():
     """The arguments of a warrant that is due."""
     return {
         "acquisition": make_row(),
@@ -249,6 +248,12 @@ class Clip:
     objects_store = OBJECTS
     row = staticmethod(make_row)
     reread = staticmethod(make_reread)
+    case = staticmethod(make_case)
+
+
+@pytest.fixture
+def case():
+    return make_case()
 
 
 @pytest.fixture(scope="session")

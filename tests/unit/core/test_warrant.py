@@ -8,7 +8,7 @@ import pytest
 from dockd.core import warrant
 from dockd.core.canonical import digest
 from dockd.core.confirmation import Kind
-from dockd.core.policy import EraseWhen, PolicyStore, StorePolicy
+from dockd.core.policy import MARGIN, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.remnants import remnant_name
 from dockd.core.warrant import EraseWarrant, Ground, from_wire, issue, to_wire
 from dockd.errors import WarrantRefused
@@ -17,6 +17,7 @@ from dockd.model import FoundFile, VerdictStatus
 OTHER_ID = "019c16f2-0000-7000-8000-00000000000f"
 OTHER_STORE = "6f1e2d3c-0000-4000-8000-00000000000f"
 REPLACE = dataclasses.replace
+NEARLY = MARGIN - timedelta(milliseconds=1)
 
 
 def row(**changes):
@@ -130,6 +131,39 @@ BROKEN = {
             "confirmations": [clip.signed(holding=clip.holding(retention_until=clip.now + timedelta(days=29)))]
         },
         "archive: it keeps the clip until",
+    ),
+    "receipt's promise over": (
+        lambda clip, case: {
+            "confirmations": [
+                clip.signed(
+                    receipt=clip.receipt(
+                        at=clip.now - timedelta(days=400), retention_until=clip.now - timedelta(days=35)
+                    )
+                )
+            ]
+        },
+        "archive: its promise ends",
+    ),
+    "receipt's promise too near its end": (
+        lambda clip, case: {
+            "confirmations": [
+                clip.signed(
+                    receipt=clip.receipt(at=clip.now - timedelta(days=40), retention_until=case["now"] + NEARLY)
+                )
+            ]
+        },
+        "archive: its promise ends",
+    ),
+    "holding's promise too near its end": (
+        lambda clip, case: {
+            "confirmations": [
+                clip.signed(
+                    receipt=clip.receipt(at=clip.now - timedelta(days=40)),
+                    holding=clip.holding(retention_until=case["now"] + NEARLY),
+                )
+            ]
+        },
+        "archive: its promise ends",
     ),
     "second read differs": (
         lambda clip, case: {"reread": clip.reread(plaintext_digest=digest(b"other"))},
@@ -410,13 +444,29 @@ OBJECTS_BROKEN = {
     ),
     "not promised to be kept": (
         lambda clip: clip.looked_at(objects=clip.objects(states=clip.states(retention_until=None))),
-        "cloud: it keeps the clip until",
+        "cloud: it does not promise to keep the clip",
     ),
     "promised only now": (
         lambda clip: clip.looked_at(
             objects=clip.objects(states=clip.states(retention_until=None)), states=clip.states()
         ),
-        "cloud: it keeps the clip until",
+        "cloud: it does not promise to keep the clip",
+    ),
+    "locked until a year ago": (
+        lambda clip: clip.looked_at(
+            objects=clip.objects(
+                at=clip.now - timedelta(days=500), states=clip.states(retention_until=clip.now - timedelta(days=365))
+            )
+        ),
+        "cloud: its promise ends",
+    ),
+    "locked for hardly longer": (
+        lambda clip: clip.looked_at(
+            objects=clip.objects(
+                at=clip.now - timedelta(days=500), states=clip.states(retention_until=clip.now + NEARLY)
+            )
+        ),
+        "cloud: its promise ends",
     ),
     "seen of something else": (
         lambda clip: REPLACE(clip.looked_at(), objects=clip.objects(at=clip.now - timedelta(days=1))),
