@@ -19,7 +19,7 @@ def mp4(size_bytes: int, seed: int) -> bytes:
 def sparse_mp4(path: Path, size_bytes: int, seed: int, *, every_bytes: int = 64 * MIB) -> None:
     """Write a valid MP4 with `size_bytes` of media that is a hole, but for a random block now and then and at its end.
 
-    The box is of 64-bit size; the index stands behind it. A file whose end is a hole would count as damaged.
+    The box is of 64-bit size; the index stands behind it. The pictures are uncoded: in coded ones a hole is damage.
     """
     chance = random.Random(seed)
     start = _ftyp() + struct.pack(">I4sQ", 1, b"mdat", 16 + size_bytes)
@@ -29,7 +29,7 @@ def sparse_mp4(path: Path, size_bytes: int, seed: int, *, every_bytes: int = 64 
         for at in (*range(0, size_bytes - MIB, every_bytes), size_bytes - MIB):
             file.seek(len(start) + at)
             file.write(chance.randbytes(MIB))
-        file.write(_moov(len(start), chunks))
+        file.write(_moov(len(start), chunks, coding=b"raw "))
 
 
 def _box(kind: bytes, *parts: bytes) -> bytes:
@@ -45,14 +45,14 @@ def _ftyp() -> bytes:
     return _box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomavc1")
 
 
-def _moov(offset: int, chunks: list[int]) -> bytes:
+def _moov(offset: int, chunks: list[int], coding: bytes = b"avc1") -> bytes:
     """The index of one video track, of one sample a chunk; the chunks follow each other from `offset` on."""
     count = len(chunks)
     starts = [offset + sum(chunks[:number]) for number in range(count)]
     mvhd = _full(b"mvhd", struct.pack(">IIII", 0, 0, 1000, 1000 * count), bytes(80))
     stbl = _box(
         b"stbl",
-        _full(b"stsd", struct.pack(">I", 1), _box(b"avc1", bytes(78))),
+        _full(b"stsd", struct.pack(">I", 1), _box(coding, bytes(78))),
         _full(b"stts", struct.pack(">III", 1, count, 1000)),
         _full(b"stsc", struct.pack(">IIII", 1, 1, 1, 1)),
         _full(b"stsz", struct.pack(">II", 0, count), struct.pack(f">{count}I", *chunks)),

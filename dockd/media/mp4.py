@@ -1,9 +1,12 @@
 """MP4 and QuickTime files (ISO/IEC 14496-12): a walk over the boxes, as the bytes come by.
 
-Checked: that the boxes follow each other up to the end of the file; that there is an index (moov), wherever it
-stands; that every chunk of every track, and every run of samples of a fragmented file, lies inside an mdat that is
-there; that no mdat ends in zeros. Not checked: what the coded pictures say, edit lists, user fields. A fragmented
-file that was cut exactly between two fragments cannot be told from a shorter recording.
+Checked: that the boxes follow each other up to the end of the file; that there is an index (moov), wherever it is; that
+every chunk of every track, and every run of samples of a fragmented file, lies inside an mdat that is there; that coded
+media is not zeros. Damage is what the index names and the file does not have. Space that no sample uses, padding,
+silence, and what a maker put behind the last box or into boxes of his own lose nothing, and are a note at most.
+
+Not checked: what the coded pictures say, edit lists, user fields. A fragmented file that was cut exactly between two
+fragments cannot be told from a shorter recording.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from struct import Struct
 from dockd.media.extents import Extents
 from dockd.media.findings import Findings
 from dockd.media.mp4_index import CONTAINERS, TABLES_BYTES, Index
-from dockd.media.zeros import ZeroTail
+from dockd.media.zeros import ZeroRuns, ZeroTail
 from dockd.model import Verdict
 
 MAX_BOXES = 1_500_000  # walked; a recording of 12 hours in fragments of 0.5 s has 1,100,000
@@ -49,6 +52,7 @@ class Mp4Parser:
         self._findings = Findings()
         self._index = Index(self._findings, tables_bytes=tables_bytes)
         self._media = Extents()
+        self._media_zeros = ZeroRuns()
         self._at = 0  # bytes consumed
         self._boxes = 0
         self._header = bytearray()
@@ -113,8 +117,14 @@ class Mp4Parser:
     def _payload(self, piece: memoryview) -> None:
         if self._collected is not None:
             self._collected += piece
+        elif self._in_media:
+            self._media_zeros.feed(self._at, piece)
         elif self._zeros is not None:
             self._zeros.feed(piece)
+
+    @property
+    def _in_media(self) -> bool:
+        return self._box is not None and self._box.kind == b"mdat" and not self._open
 
     def _stray(self, piece: memoryview) -> None:
         if self._zeros is not None:
@@ -160,7 +170,6 @@ class Mp4Parser:
                 self._collected = bytearray()
         elif box.kind == b"mdat":
             self._media.add(self._at, min(box.end, _TO_THE_END >> 3))
-            self._zeros = ZeroTail()
         elif box.kind not in _KNOWN:
             self._zeros = ZeroTail()
         self._box = box
@@ -170,8 +179,8 @@ class Mp4Parser:
     def _end_box(self, box: _Box) -> None:
         if self._collected is not None:
             self._index.leaf(box.kind, self._collected)
-        elif box.kind == b"mdat":
-            self._zero_media(box)
+        elif self._in_media:
+            self._media_zeros.finish(self._at)
         else:
             self._unknown = self._zeros
         self._box = self._collected = self._zeros = None
@@ -206,7 +215,7 @@ class Mp4Parser:
         if not self._index.indexes and not self._unwalked:
             self._findings.damage("the recording was cut: it has no whole index (moov)")
         if not self._unwalked:
-            self._index.compare(self._media)
+            self._index.compare(self._media, self._media_zeros)
         return self._findings.verdict(
             "fragmented-mp4" if self._index.fragmented else "mp4",
             duration_ms=self._index.duration_ms(),
@@ -219,15 +228,15 @@ class Mp4Parser:
         return next((box for box in boxes if size < box.end < _TO_THE_END), None)
 
     def _after_the_last_box(self) -> None:
-        box, zeros = self._box, self._zeros
+        zeros = self._zeros
         if self._strayed and zeros is not None:
             self._judge_stray(zeros)
-        elif box is not None and box.kind == b"mdat":
-            self._zero_media(box)
+        elif self._in_media:
+            self._media_zeros.finish(self._at)
         else:
             zeros = zeros or self._unknown
             if zeros is not None and zeros.notable:
-                self._findings.damage(f"the last {zeros.run_bytes} bytes of the file are zeros, in an unknown box")
+                self._say(f"the last {zeros.run_bytes} bytes of the file are zeros, in an unknown box")
 
     def _after_the_last_header(self) -> None:
         """A few bytes too few for a header: the beginning of a box that was cut, unless they are zeros."""
@@ -238,14 +247,16 @@ class Mp4Parser:
     def _judge_stray(self, zeros: ZeroTail) -> None:
         start = self._at - zeros.seen_bytes
         if zeros.notable:
-            self._findings.damage(f"the last {zeros.run_bytes} bytes of the file are zeros, outside any box")
+            self._say(f"the last {zeros.run_bytes} bytes of the file are zeros, outside any box")
         if not zeros.only_zeros:
-            self._findings.damage(f"{zeros.seen_bytes} bytes from byte {start} on are no MP4 boxes")
+            self._say(f"{zeros.seen_bytes} bytes from byte {start} on are no MP4 boxes")
 
-    def _zero_media(self, box: _Box) -> None:
-        zeros = self._zeros
-        if zeros is not None and zeros.notable:
-            self._findings.damage(f"the last {zeros.run_bytes} bytes of the media at byte {box.start} are zeros")
+    def _say(self, what: str) -> None:
+        """Where the index is whole nothing of the recording can follow it; fragments may have followed."""
+        if self._index.indexes and not self._index.fragmented:
+            self._findings.note(what)
+        else:
+            self._findings.damage(what)
 
 
 _USABLE_FIRST = bytes((*_PRINTABLE, _COPYRIGHT))

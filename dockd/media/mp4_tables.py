@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
 from typing import Literal
 
 from dockd.media.extents import Extents
+from dockd.media.zeros import ZeroRuns
 
 _BATCH = 16384  # chunks or samples looked at together
 _FULL_BOX_BYTES = 4  # version and flags
@@ -104,6 +106,33 @@ class _Sizes:
         return sum(sum(entries.take(at, min(_BATCH, end - at))) for at in range(first, end, _BATCH)) if entries else 0
 
 
+@dataclass(slots=True, kw_only=True)
+class Checked:
+    """What came of comparing a track's chunks with the media."""
+
+    chunks: int
+    media_bytes: int = 0  # in all chunks together
+    outside: int = 0  # chunks that are not wholly inside the media
+    first_outside: int = 0  # where the first of those starts
+    zeroed: int = 0  # chunks with zeros where media should be
+    first_zeroed: int = 0
+
+    def see_outside(self, media: Extents, chunks: Iterable[tuple[int, int]]) -> None:
+        """Count the chunks (start, length) that do not lie in `media`."""
+        for start, length in chunks:
+            if length and not media.covers(start, start + length):
+                self.first_outside = self.first_outside if self.outside else start
+                self.outside += 1
+
+    def see_zeros(self, zeros: ZeroRuns, most_bytes: int, chunks: Iterable[tuple[int, int]]) -> None:
+        """Count the chunks of which `most_bytes` or more are zeros, or all."""
+        for start, length in chunks:
+            enough = min(length, most_bytes)
+            if length and zeros.within(start, start + length, enough) >= enough:
+                self.first_zeroed = self.first_zeroed if self.zeroed else start
+                self.zeroed += 1
+
+
 class SampleTables:
     """The five tables of one track, as their boxes' payloads."""
 
@@ -120,27 +149,29 @@ class SampleTables:
         except BadTable:
             return 0
 
-    def check(self, media: Extents) -> tuple[int, int, int]:
-        """Chunks in all, chunks that are not wholly inside `media`, and the offset of the first of those.
+    def check(self, media: Extents, zeros: ZeroRuns, most_zeros_bytes: int) -> Checked:
+        """Compare each chunk with `media`, and with the `zeros` in it.
+
+        `most_zeros_bytes`: from so many zeros on a chunk has lost something; 0: its samples may be zeros.
 
         Raises BadTable, in words that follow the name of the track.
         """
         offsets = self._offsets()
         sizes = _Sizes(self.by_kind.get(b"stsz"), self.by_kind.get(b"stz2"))
-        outside, first, at = 0, 0, 0
+        found, at = Checked(chunks=offsets.count), 0
         for lengths in _batches(_runs(self.by_kind.get(b"stsc"), offsets.count), sizes):
             starts = offsets.take(at, len(lengths))
             at += len(lengths)
+            found.media_bytes += sum(lengths)
+            first, last = min(starts), max(map(add, starts, lengths))
             # nearly always one mdat holds the whole batch, and no chunk needs to be looked at by itself
-            if media.covers(min(starts), max(map(add, starts, lengths))):
-                continue
-            for start, length in zip(starts, lengths, strict=True):
-                if length and not media.covers(start, start + length):
-                    first = first if outside else start
-                    outside += 1
+            if not media.covers(first, last):
+                found.see_outside(media, zip(starts, lengths, strict=True))
+            if most_zeros_bytes and zeros.within(first, last, 1):
+                found.see_zeros(zeros, most_zeros_bytes, zip(starts, lengths, strict=True))
         if sizes.left:
             raise BadTable(f"{sizes.left} of its {sizes.count} samples are in no chunk")
-        return offsets.count, outside, first
+        return found
 
     def _offsets(self) -> _Entries:
         for kind, bits in ((b"stco", 32), (b"co64", 64)):

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dockd.media.check import StructureCheck
-from dockd.media.zeros import ZeroTail, trailing_zeros
+from dockd.media.zeros import THRESHOLD_BYTES, ZeroRuns, ZeroTail, trailing_zeros
 from dockd.model import VerdictStatus
 
 CLIPS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "media").iterdir())}
@@ -189,6 +189,32 @@ def test_p06_a_fragmented_recording_is_damaged_by_every_cut_but_those_between_fr
 def test_p06_a_transport_stream_is_damaged_by_every_cut_inside_a_packet(name, packet, data):
     end = data.draw(st.integers(0, len(CLIPS[name]) - 1).filter(lambda at: at % packet or not at))
     assert check(CLIPS[name][:end]).status is VerdictStatus.DAMAGED
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([1, 100, 4095, 4096, 4097, 9000, 70_000])), max_size=8),
+    st.sampled_from([0, 1, 4095, 4096, 5000]),
+    st.lists(st.sampled_from([1, 100, 4096, 30_000, 65_536]), max_size=6),
+)
+def test_zero_clusters_and_the_run_at_the_end_are_found_however_the_media_is_split(parts, offset, sizes):
+    content = b"".join((b"\1" if solid else b"\0") * length for solid, length in parts)
+    runs, at = ZeroRuns(), 0
+    for size in (*sizes, len(content)):
+        block = memoryview(content)[at : at + size]
+        runs.feed(offset + at, block)
+        at += len(block)
+    end = offset + len(content)
+    first = -offset % THRESHOLD_BYTES
+    clusters = {
+        offset + start
+        for start in range(first, len(content) - THRESHOLD_BYTES + 1, THRESHOLD_BYTES)
+        if not any(content[start : start + THRESHOLD_BYTES])
+    }
+    found = {at for start, stop in runs.clusters.stretches() for at in range(start, stop, THRESHOLD_BYTES)}
+    zeros = len(content) - len(content.rstrip(b"\0"))
+    assert found == clusters
+    assert runs.finish(end) == (zeros if zeros >= THRESHOLD_BYTES else 0)
 
 
 @given(st.lists(st.sampled_from([b"\0", b"\1"]) | st.integers(0, 200_000).map(bytes), max_size=12), SPLITS)
