@@ -227,6 +227,17 @@ class UploadCorrupt(StoreIncomplete):
     """What arrived at the store has another digest; it dropped it all. Look at the spool file, then send it again."""
 
 
+class NotExtended(StoreError):
+    """The store promises no more of this clip. `over`: what it promised has ended, or nearly: it is sent as a new one.
+
+    Else its policy promises no more than it did, or it knows no extensions: a longer policy may change that.
+    """
+
+    def __init__(self, message: str, *, over: bool) -> None:
+        super().__init__(message)
+        self.over = over
+
+
 class PatchTooLarge(StoreError):
     """The store, or something before it, takes only smaller pieces."""
 

@@ -19,6 +19,7 @@ from dockd.errors import VerificationFailed
 from dockd.model import AcquisitionId, Digest, SignedBytes
 
 EXTENSION_TYPE = "extension"
+RECEIPT_TYPE, _NEWEST_RECEIPT = "receipt", 3
 _TOKEN = object()
 
 
@@ -44,7 +45,7 @@ class VerifiedExtension:
 def build_extension(*, receipt: bytes, previous: bytes | None, at: datetime, promise: Promise) -> bytes:
     """The bytes that a store signs in namespace EXTENSION. `receipt`, `previous`: exact bytes that it signed itself."""
     # A receipt of any version: what is taken from it is in all of them.
-    given = canonical.decode(receipt, type_="receipt", newest=3)
+    given = canonical.decode(receipt, type_=RECEIPT_TYPE, newest=_NEWEST_RECEIPT)
     number = 1 if previous is None else canonical.decode(previous, type_=EXTENSION_TYPE)["n"] + 1
     return canonical.encode(
         {

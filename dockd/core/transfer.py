@@ -24,6 +24,7 @@ class Call(StrEnum):
     RECEIPT = "receipt"
     RANGES = "ranges"
     HOLDING = "holding"
+    EXTENSION = "extension"  # of what a receipt promises
     TWINS = "twins"  # what other stations brought of the same clip
     SHARE = "share"  # let another's object stand for it
     WITNESS = "witness"
@@ -119,6 +120,10 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.RANGES, 413): R.UNUSABLE,
     (Call.RANGES, 422): R.UNUSABLE,
     (Call.HOLDING, 409): R.INCOMPLETE,
+    (Call.EXTENSION, 403): R.UNUSABLE,
+    (Call.EXTENSION, 409): R.INCOMPLETE,  # no receipt was given; that no more is promised is told by its problem
+    (Call.EXTENSION, 413): R.UNUSABLE,
+    (Call.EXTENSION, 422): R.UNUSABLE,
     (Call.TWINS, 400): R.GONE,  # whatever speaks against asking speaks against no clip: it is sent
     (Call.TWINS, 403): R.GONE,
     (Call.TWINS, 405): R.GONE,
@@ -139,7 +144,7 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
 """Where it means something else for one call."""
 
 
-_SIGNED_FOR = (Call.RANGES, Call.HOLDING)  # asked about what the store gave a receipt for
+_SIGNED_FOR = (Call.RANGES, Call.HOLDING, Call.EXTENSION)  # asked about what the store gave a receipt for
 _LACKING = (R.GONE, R.INCOMPLETE)
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from dockd.core import canonical, checkpoint, merkle, receipts, sshsig
+from dockd.core import canonical, checkpoint, merkle, sshsig
 from dockd.core.challenge import Range, range_digest
 from dockd.core.keyfiles import StationPublic
 from dockd.core.manifest import Manifest, decode
+from dockd.core.retention import Terms
 from dockd.core.transfer import Call
 from dockd.core.twins import differences
 from dockd.errors import (
@@ -31,6 +32,7 @@ from dockd.errors import (
     VerificationFailed,
 )
 from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StationId, StoreId
+from dockd.stores.memory_words import Words
 from dockd.stores.port import Witnessed
 
 
@@ -42,6 +44,7 @@ class Kept:
     decoded: Manifest
     content: bytearray = field(default_factory=bytearray)
     receipt: SignedBytes | None = None
+    extensions: list[SignedBytes] = field(default_factory=list)
     reopened: bool = False  # what was signed for is gone, and taken again
     other: Kept | None = None  # another station's, whose object stands for this one
 
@@ -62,7 +65,11 @@ class Kept:
 
 
 class MemoryStore:
-    """EvidenceStore for one station. What it holds can be looked at: `kept`, `calls`."""
+    """EvidenceStore for one station. What it holds can be looked at: `kept`, `calls`.
+
+    With `categories` it has a policy, which `mend` changes, and signs statements of version 3; without it is a store of
+    before there were policies, and promises `retention` from now with every statement.
+    """
 
     def __init__(
         self,
@@ -72,12 +79,13 @@ class MemoryStore:
         station: StationPublic,
         clock: Clock,
         retention: timedelta = timedelta(days=365),
+        categories: Mapping[str, Terms] | None = None,
     ) -> None:
         self._store = store
         self._key = key
         self._station = station
         self._clock = clock
-        self.retention = retention
+        self._words = Words(store=store, key=key, clock=clock, retention=retention, categories=categories)
         self.kept: dict[AcquisitionId, Kept] = {}
         self.lodged: list[Kept] = []  # by other stations, which this one may know of
         self.calls: list[tuple[Call, str]] = []
@@ -89,6 +97,19 @@ class MemoryStore:
         self._losing: dict[Call, int] = dict.fromkeys(Call, 0)
         self._cuts: deque[int] = deque()
         self._corrupting = 0
+
+    @property
+    def retention(self) -> timedelta:
+        """What a store without a policy promises from now."""
+        return self._words.retention
+
+    @retention.setter
+    def retention(self, retention: timedelta) -> None:
+        self._words.retention = retention
+
+    def mend(self, categories: Mapping[str, Terms]) -> None:
+        """The store's people change its policy; of a store that had none, it is updated to one that has."""
+        self._words.mend(categories)
 
     def lodge(self, manifest: SignedBytes, content: bytes) -> Kept:
         """Another station has brought this, and was given its receipt."""
@@ -248,6 +269,27 @@ class MemoryStore:
         self._end(Call.RECEIPT)
         return kept.receipt
 
+    async def policy(self, *, anew: bool = False) -> SignedBytes | None:
+        """As the port says."""
+        self._begin(Call.SESSION, "anew" if anew else "")
+        self._end(Call.SESSION)
+        return self._words.policy
+
+    async def extension(self, acquisition: AcquisitionId, receipt: Digest, after: int) -> SignedBytes:
+        """As the port says."""
+        self._begin(Call.EXTENSION, acquisition)
+        kept = self._announced(acquisition)
+        if kept.receipt is None or canonical.digest(kept.receipt.payload) != receipt:
+            raise StoreIncomplete("no such receipt was given")
+        if kept.reopened or not kept.held.whole:
+            raise ObjectLost("the object is not what was signed for")
+        if after > len(kept.extensions):
+            raise StoreRefused("so many extensions were never given", status=400)
+        if after == len(kept.extensions):
+            kept.extensions.append(self._words.extension(kept.decoded, promised=[kept.receipt, *kept.extensions]))
+        self._end(Call.EXTENSION)
+        return kept.extensions[after]
+
     async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
         """As the port says."""
         self._begin(Call.RANGES, acquisition)
@@ -322,20 +364,9 @@ class MemoryStore:
         other = (kept.other.manifest.payload, self.shown(kept)) if kept.other else None
         if other is None:
             self._require_whole(kept)
-        size, root = self._witnessed
-        now = self._clock.now()
-        payload = receipts.build_receipt(
-            store=self._store,
-            signed_manifest=kept.manifest.payload,
-            receipt_seq=len(self._receipts) + 1,
-            previous=canonical.digest(self._receipts[-1].payload) if self._receipts else receipts.NO_PREVIOUS,
-            witnessed_size=size,
-            witnessed_root=root,
-            at=now,
-            retention_until=now + self.retention,
-            other=other,
+        return self._words.receipt(
+            kept.manifest.payload, kept.decoded, before=self._receipts, witnessed=self._witnessed, other=other
         )
-        return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.RECEIPT, payload))
 
     @staticmethod
     def shown(kept: Kept) -> bytes:
@@ -343,16 +374,14 @@ class MemoryStore:
         return range_digest(kept.decoded.nonce, bytes(kept.held.content))
 
     def _sign_holding(self, kept: Kept, nonce: bytes) -> SignedBytes:
-        now = self._clock.now()
-        payload = receipts.build_holding(
-            store=self._store,
-            signed_manifest=kept.manifest.payload,
+        promised = [kept.receipt, *kept.extensions] if kept.receipt else []
+        return self._words.holding(
+            kept.manifest.payload,
+            kept.decoded,
+            promised=promised,
             nonce=nonce,
-            at=now,
-            retention_until=now + self.retention,
             other=kept.other.manifest.payload if kept.other else None,
         )
-        return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.HOLDING, payload))
 
     def _parse(self, note: bytes) -> checkpoint.Checkpoint:
         origin = note.split(b"\n", 1)[0].decode(errors="replace")

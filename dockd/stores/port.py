@@ -94,6 +94,21 @@ class SigningStore(EvidenceStore, Protocol):
         UploadLost where the store does not know the acquisition.
         """
 
+    async def policy(self, *, anew: bool = False) -> SignedBytes | None:
+        """The store's policy statement, unverified, as its session gave it; opens a session where there is none.
+
+        `anew` opens one in any case, so that a policy that was mended meanwhile is heard of. None: the store states
+        none, and its receipts are of version 1 or 2.
+        """
+
+    async def extension(self, acquisition: AcquisitionId, receipt: Digest, after: int) -> SignedBytes:
+        """The extension number `after` + 1 of a receipt, unverified: one that was made before, or else a new one.
+
+        `receipt` is the digest of the receipt's bytes, `after` the number of extensions of it that this station has.
+        Safe to ask again after a lost answer: the same statement. Raises NotExtended where the store promises no more,
+        StoreIncomplete or UploadLost where it does not know of the receipt, ObjectLost where it lacks the object.
+        """
+
     async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
         """`core.challenge.range_digest` of each of these ranges, as the store reads its object now; not yet compared.
 

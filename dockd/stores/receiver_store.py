@@ -6,29 +6,48 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 
-from dockd.core import canonical, sshsig
+from dockd.core import canonical, sshsig, versions
 from dockd.core.challenge import Range
 from dockd.core.fields import Fields
 from dockd.core.keyfiles import StorePublic
 from dockd.core.transfer import Call
-from dockd.errors import OffsetConflict, StoreUnreachable, StoreUntrusted, VerificationFailed
+from dockd.errors import (
+    NotExtended,
+    OffsetConflict,
+    StoreIncomplete,
+    StoreUnreachable,
+    StoreUntrusted,
+    VerificationFailed,
+)
 from dockd.model import AcquisitionId, Clock, Digest, SignedBytes, StationId, StoreId
 from dockd.stores.address import parse_address
 from dockd.stores.port import Witnessed
 from dockd.stores.tls import ClientCertificate
 from dockd.stores.tus import Tus, upload_path
-from dockd.stores.wire import Pace, SessionExpired, Timeouts, Wire, open_client
+from dockd.stores.wire import Answer, Pace, SessionExpired, Timeouts, Wire, open_client, sentence
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 _CHALLENGE_BYTES = 32
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MALFORMED, _CONFLICT = 400, 409
+_PROMISE_OVER, _NOT_LONGER = "urn:dockd:problem:promise-over", "urn:dockd:problem:not-longer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """What a store gave for a signed challenge. `versions` are chosen out of ours; a receiver of before has none."""
+
+    token: str
+    versions: Mapping[str, int]
+    policy: SignedBytes | None
 
 
 class ReceiverStore:
@@ -62,7 +81,7 @@ class ReceiverStore:
         client = open_client(ca_file, waits, certificate=certificate, proxy_url=proxy_url)
         self._wire = Wire(client, clock=clock, timeouts=waits, pace=pace)
         self._tus = Tus(self._wire)
-        self._token: str | None = None
+        self._session: _Session | None = None
         self._opening = asyncio.Lock()  # one handshake at a time, however many uploads wait for it
 
     @property
@@ -100,7 +119,7 @@ class ReceiverStore:
 
     async def append(self, upload_url: str, offset: int, blocks: AsyncIterator[bytes], length: int) -> int:
         """As the port says: one PATCH. After cancellation its connection is closed."""
-        token = await self._current_token()
+        token = (await self._current()).token
         try:
             return await self._tus.append(self._at(upload_url), offset, blocks, length, headers=_bearer(token))
         except SessionExpired as error:
@@ -125,6 +144,28 @@ class ReceiverStore:
         """As the port says. Raises UploadCorrupt where the finished bytes have another digest than the manifest's."""
         asked = {"type": "receipt-request", "v": 1, "manifest": canonical.digest(manifest.payload)}
         return _signed(await self._post(Call.RECEIPT, f"/acquisitions/{acquisition}/receipt", asked, "signed"))
+
+    async def policy(self, *, anew: bool = False) -> SignedBytes | None:
+        """As the port says."""
+        if anew:
+            self._session = None
+        return (await self._current()).policy
+
+    async def extension(self, acquisition: AcquisitionId, receipt: Digest, after: int) -> SignedBytes:
+        """As the port says."""
+        if "extension" not in (await self._current()).versions:
+            raise NotExtended("the store is of a version that extends no receipts: update it", over=False)
+        asked = {"type": "extension-request", "v": 1, "receipt": receipt, "after": after}
+        url, body = f"{self._base}/acquisitions/{acquisition}/extension", canonical.encode(asked)
+
+        async def once(token: str) -> Answer:
+            headers = _headers(token)
+            answer = await self._wire.ask(
+                Call.EXTENSION, "POST", url, headers=headers, content=body, expected=(_CONFLICT,)
+            )
+            return answer if answer.status != _CONFLICT else _refused(answer)
+
+        return _signed((await self._with_token(once)).json("signed"))
 
     async def ranges(self, acquisition: AcquisitionId, nonce: bytes, ranges: tuple[Range, ...]) -> tuple[bytes, ...]:
         """As the port says."""
@@ -170,42 +211,40 @@ class ReceiverStore:
 
     async def aclose(self) -> None:
         """As the port says. The token is forgotten."""
-        self._token = None
+        self._session = None
         await self._wire.aclose()
 
     # --- sessions
 
     async def _with_token(self, once: Callable[[str], Awaitable[_T]]) -> _T:
         """Call with a token; with a new one, once, where the store does not take it."""
-        token = await self._current_token()
+        token = (await self._current()).token
         try:
             return await once(token)
         except SessionExpired:
             self._forget(token)
-        return await once(await self._current_token())
+        return await once((await self._current()).token)
 
     def _forget(self, token: str) -> None:
-        if self._token == token:  # not where another call has opened the next session meanwhile
-            self._token = None
+        if self._session and self._session.token == token:  # not where another call has opened the next one meanwhile
+            self._session = None
 
-    async def _current_token(self) -> str:
+    async def _current(self) -> _Session:
         async with self._opening:
-            if self._token is None:
-                self._token = await self._open_session()
-            return self._token
+            if self._session is None:
+                self._session = await self._open_session()
+            return self._session
 
-    async def _open_session(self) -> str:
-        url = f"{self._base}/session"
-        ask = canonical.encode({"type": "session-request", "v": 1, "station": self._station})
-        answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=ask)
-        challenge = answer.json("challenge")
+    async def _open_session(self) -> _Session:
+        challenge = await self._ask_challenge()
         if challenge.get("store") != self._public.store:
             raise StoreUntrusted(
                 f"the store at {self._authority} is not the pinned one: compare store.url and store.key_file with it"
             )
-        statement = {
+        # Of a receiver that chooses: it says what it offers. One of before says nothing, and gets what it knows.
+        chooses: dict[str, Any] = {"v": 2, "accepts": versions.record()} if "offers" in challenge else {"v": 1}
+        statement = chooses | {
             "type": "session",
-            "v": 1,
             "station": self._station,
             "store": self._public.store,
             "host": self._authority,  # as dialled: a statement overheard by one store opens no other
@@ -214,12 +253,23 @@ class ReceiverStore:
         }
         payload = canonical.encode(statement)
         signed = SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.SESSION, payload))
+        url = f"{self._base}/session"
         answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=_envelope(signed))
-        token = answer.json("session-token").get("token")
-        if not (isinstance(token, str) and token.isascii() and token.isprintable() and token):
-            raise StoreUnreachable("the store's answer has no session token")
-        _log.info("session_opened", store=self._public.store, authority=self._authority)
-        return token
+        session = _session(answer.json("session-token", newest=2))
+        _log.info(
+            "session_opened", store=self._public.store, authority=self._authority, versions=dict(session.versions)
+        )
+        return session
+
+    async def _ask_challenge(self) -> dict[str, Any]:
+        """A challenge; from a receiver that refuses what it does not know, by a request that it does know."""
+        url, ask = f"{self._base}/session", {"type": "session-request", "v": 1, "station": self._station}
+        for request, expected in ((ask | {"accepts": versions.record()}, (_MALFORMED,)), (ask, ())):
+            content = canonical.encode(request)
+            answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=content, expected=expected)
+            if answer.status != _MALFORMED:
+                break
+        return answer.json("challenge", newest=2)
 
     # --- the rest
 
@@ -280,3 +330,26 @@ def _challenge(text: object) -> str:
     except (binascii.Error, ValueError):
         pass
     raise StoreUnreachable("the store's challenge is not 32 bytes in base64")
+
+
+def _session(record: dict[str, Any]) -> _Session:
+    token, said, policy = record.get("token"), record.get("versions", {}), record.get("policy")
+    if not (isinstance(token, str) and token.isascii() and token.isprintable() and token):
+        raise StoreUnreachable("the store's answer has no session token")
+    try:
+        chosen = versions.take_chosen(said)
+    except VerificationFailed as error:
+        raise StoreUnreachable(f"the store's session cannot be used: {error}") from error
+    if policy is not None and not isinstance(policy, dict):
+        raise StoreUnreachable("the store's policy cannot be read")
+    return _Session(token=token, versions=chosen, policy=None if policy is None else _signed(policy))
+
+
+def _refused(answer: Answer) -> NoReturn:
+    """A 409 to what asked for an extension: the store promises no more, or knows of no receipt."""
+    problem = answer.problem() or {}
+    kind = problem.get("type")
+    words = sentence(Call.EXTENSION, answer.status, str(problem.get("detail") or "no reason given"))
+    if kind in {_PROMISE_OVER, _NOT_LONGER}:
+        raise NotExtended(words, over=kind == _PROMISE_OVER)
+    raise StoreIncomplete(words) if problem else StoreUnreachable(words)

@@ -82,10 +82,10 @@ class Answer:
     headers: httpx.Headers
     body: bytes
 
-    def json(self, type_: str) -> dict[str, Any]:
+    def json(self, type_: str, *, newest: int = 1) -> dict[str, Any]:
         """The body as a record of `type_`. Raises StoreUnreachable where somebody else seems to have answered."""
         try:
-            return canonical.decode(self.body, type_=type_)
+            return canonical.decode(self.body, type_=type_, newest=newest)
         except VerificationFailed as error:
             raise StoreUnreachable(f"the store's answer cannot be used: {error}") from error
 
