@@ -13,6 +13,7 @@ from dockd.errors import VerificationFailed
 from dockd.model import Digest
 
 MAX_INTEGER = 2**53 - 1
+_MAX_SHOWN = 100  # characters of a foreign value in a sentence
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -42,7 +43,8 @@ def decode(line: bytes, *, type_: str, version: int = 1, newest: int = 1) -> dic
     versions = range(version, max(version, newest) + 1)
     if record.get("type") != type_ or record.get("v") not in versions or record["v"] is True:
         raise VerificationFailed(
-            f"expected type {type_!r} version {version}, found {record.get('type')!r} version {record.get('v')!r}"
+            f"expected type {type_!r} version {version}, found {shown(record.get('type'))} version "
+            f"{shown(record.get('v'))}"
         )
     return record
 
@@ -56,7 +58,7 @@ def parse_digest(text: object) -> Digest:
     """`text` if it is a digest in the one spelling. Raises VerificationFailed otherwise."""
     if isinstance(text, str) and _DIGEST.fullmatch(text):
         return Digest(text)
-    raise VerificationFailed(f"not a digest: {text!r} (expected sha256: and 64 lower-case hex digits)")
+    raise VerificationFailed(f"not a digest: {shown(text)} (expected sha256: and 64 lower-case hex digits)")
 
 
 def format_time(moment: datetime) -> str:
@@ -73,8 +75,8 @@ def parse_time(text: object) -> datetime:
         try:
             return datetime.fromisoformat(text)
         except ValueError as error:
-            raise VerificationFailed(f"not a time: {text!r}") from error
-    raise VerificationFailed(f"not a time: {text!r} (expected like 2026-01-31T23:59:59.999Z)")
+            raise VerificationFailed(f"not a time: {shown(text)}") from error
+    raise VerificationFailed(f"not a time: {shown(text)} (expected like 2026-01-31T23:59:59.999Z)")
 
 
 def encode_path(path: bytes) -> str:
@@ -88,7 +90,15 @@ def decode_path(text: object) -> bytes:
         path = unquote_to_bytes(text)
         if encode_path(path) == text:
             return path
-    raise VerificationFailed(f"not a percent-encoded path: {text!r}")
+    raise VerificationFailed(f"not a percent-encoded path: {shown(text)}")
+
+
+def shown(value: object) -> str:
+    """A value of somebody else's as far as it may enter a sentence, which may end in a log or a custody entry."""
+    if isinstance(value, dict | list):
+        return f"a {type(value).__name__}"  # which may be nested deeper than repr can follow
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _check(value: object) -> None:
@@ -97,14 +107,17 @@ def _check(value: object) -> None:
             if not isinstance(key, str):
                 raise ValueError(f"key {key!r} is no text")  # noqa: TRY004  one error class for what cannot be said
             _check(inner)
+            _check(key)
     elif isinstance(value, list | tuple):
         for inner in value:
             _check(inner)
-    elif isinstance(value, bool) or value is None or isinstance(value, str):
+    elif isinstance(value, str):
+        value.encode()  # a lone surrogate, which JSON can escape, is no text: UnicodeEncodeError is a ValueError
+    elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
-            raise ValueError(f"integer {value} is beyond 2^53-1")
+            raise ValueError(f"integer {shown(value)} is beyond 2^53-1")
     else:
         raise ValueError(f"{type(value).__name__} has no place in canonical JSON")
 
@@ -117,4 +130,4 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} has no place in canonical JSON")
+    raise ValueError(f"{shown(text)} has no place in canonical JSON")

@@ -7,10 +7,11 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from dockd.core.canonical import parse_digest, parse_time
+from dockd.core.canonical import parse_digest, parse_time, shown
 from dockd.errors import VerificationFailed
 from dockd.model import Digest
 
+_NAMED = 5  # keys that nobody knows, in a sentence
 _HEX = re.compile(r"[0-9a-f]*")
 
 
@@ -119,7 +120,7 @@ class Fields:
     def end(self) -> None:
         """Refuse what was not taken."""
         if self._rest:
-            raise VerificationFailed(f"{self._what}: unknown {', '.join(sorted(self._rest))}")
+            raise VerificationFailed(f"{self._what}: unknown {', '.join(map(shown, sorted(self._rest)[:_NAMED]))}")
 
     def _take(self, key: str) -> Any:
         if key not in self._rest:

@@ -236,10 +236,9 @@ class AxisStore:
             answer = await self.account.ask(Call.OFFSET, "HEAD", (upload.container, upload.name), expected=_SPEECHLESS)
         except UploadLost:
             return None
-        length = answer.headers.get("content-length", "0")
-        return (
-            int(length) if answer.status == _OK and length.isascii() and length.isdigit() and int(length) else _UNKNOWN
-        )
+        if answer.status != _OK or not answer.headers.get("content-length"):
+            return _UNKNOWN
+        return answer.number("content-length") or _UNKNOWN
 
     async def _look_for_container(self, upload: Upload) -> None:
         await self.account.ask(Call.OFFSET, "HEAD", (upload.container,), expected=_SPEECHLESS)
@@ -295,7 +294,7 @@ class AxisStore:
         answer = await self.account.ask(Call.LOOK, "HEAD", (objects.container, name), expected=_SPEECHLESS)
         if answer.status != _OK or not answer.headers.get("content-length"):
             raise StoreRefused("the store does not say what it holds: nothing can confirm it", status=answer.status)
-        version = [answer.headers.get("etag", "").strip('"'), answer.headers.get("x-timestamp", "")]
+        version = [answer.word("etag").strip('"'), answer.word("x-timestamp")]
         if piece is Piece.SEALED and _is_joined(answer):
             version.append(await self._pieces(objects, name))
         return ObjectState(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from dockd.core.transfer import Call
 from dockd.errors import OffsetConflict, StoreIncomplete, StoreUnreachable, UploadLost
@@ -21,6 +22,9 @@ from dockd.stores.wire import sentence
 
 MAX_PIECES = 900  # what describes them fits into one answer; Swift's own limit is 1000
 _LISTED = 500  # at a time
+_MAX_PAGES = 8  # of one listing: four times what MAX_PIECES fill
+_MAX_DIGEST = 128  # characters
+_MAX_OBJECT_BYTES = 2**53 - 1  # beyond it no JSON says a number exactly
 _GONE, _EXISTS, _REFUSED = 404, 412, 400
 
 
@@ -50,7 +54,7 @@ def offered(info: Mapping[str, Any]) -> Limits | None:
     if not isinstance(slo, dict):
         return None
     pieces, least = slo.get("max_manifest_segments", MAX_PIECES), slo.get("min_segment_size", 1)
-    if not (isinstance(pieces, int) and isinstance(least, int) and pieces > 0):
+    if not (isinstance(pieces, int) and isinstance(least, int) and pieces > 0 and least <= _MAX_OBJECT_BYTES):
         return None
     return Limits(pieces=min(pieces, MAX_PIECES), least_bytes=max(1, least))
 
@@ -75,21 +79,26 @@ class Segments:
                 break
             found[end] = piece
             end += piece.size_bytes
+            if len(found) > MAX_PIECES:
+                raise StoreUnreachable("the store has more pieces of the clip than were ever sent")
         return found
 
     async def listed(self, acquisition: AcquisitionId) -> dict[int, Held]:
         """The pieces by offset as the listing has them now. Empty where there are none."""
         found: dict[int, Held] = {}
         marker = ""
-        while True:
-            query = f"format=json&limit={_LISTED}&prefix={prefix(acquisition)}&marker={marker}"
+        for _ in range(_MAX_PAGES):
+            query = f"format=json&limit={_LISTED}&prefix={prefix(acquisition)}&marker={quote(marker)}"
             answer = await self._account.ask(Call.OFFSET, "GET", (SEGMENTS,), query=query, expected=(_GONE,))
             rows = [] if answer.status == _GONE else _rows(answer.body or b"[]")
             for name, piece in rows:
                 found[_offset(acquisition, name)] = piece
             if len(rows) < _LISTED:
                 return found
+            if rows[-1][0] <= marker:
+                raise StoreUnreachable("the store's listing goes back to what it has listed before")
             marker = rows[-1][0]
+        raise StoreUnreachable(f"the store's listing of a clip's pieces does not end after {_MAX_PAGES} pages")
 
     async def joined(self, container: str, name: str) -> dict[str, Held]:
         """The pieces that the large object `name` is made of, by name."""
@@ -140,9 +149,7 @@ class Segments:
             answer = await self._account.ask(Call.OFFSET, "HEAD", (SEGMENTS, segment(acquisition, offset)))
         except UploadLost:
             return None
-        return Held(
-            size_bytes=answer.number("content-length"), digest=answer.headers.get("etag", "").strip('"').lower()
-        )
+        return Held(size_bytes=answer.number("content-length"), digest=answer.word("etag").strip('"').lower())
 
 
 def damaged(etag: str, digest: str) -> OffsetConflict | None:
@@ -160,15 +167,20 @@ def fingerprint(pieces: Mapping[str, Held]) -> str:
 
 def _rows(body: bytes) -> list[tuple[str, Held]]:
     try:
-        rows = [
-            (row["name"], Held(size_bytes=int(row["bytes"]), digest=str(row["hash"]).strip('"').lower()))
-            for row in json.loads(body)
-        ]
+        return [_row(row["name"], row["bytes"], row["hash"]) for row in json.loads(body)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreUnreachable("the store's listing cannot be read; is something else at its address?") from error
-    if not all(isinstance(name, str) and name.isascii() and name.isprintable() for name, _ in rows):
-        raise StoreUnreachable("the store's listing has names that are none of ours")
-    return rows
+
+
+def _row(name: object, size: object, digest: object) -> tuple[str, Held]:
+    """Raises ValueError: numbers in JSON may be of any size, infinite, or none, and texts no text at all."""
+    if not (isinstance(name, str) and name.isascii() and name.isprintable()):
+        raise ValueError("a name that is none of ours")
+    if not (isinstance(size, int) and 0 <= size <= _MAX_OBJECT_BYTES):
+        raise ValueError("a size that is none")
+    if not (isinstance(digest, str) and digest.isascii() and len(digest) <= _MAX_DIGEST):
+        raise ValueError("a digest that is none")
+    return name, Held(size_bytes=size, digest=digest.strip('"').lower())
 
 
 def _offset(acquisition: AcquisitionId, name: str) -> int:

@@ -25,6 +25,12 @@ class Credentials:
     session_token: str = field(default="", repr=False)  # empty: a key that does not expire by itself
     expires_at: datetime | None = None
 
+    def __post_init__(self) -> None:
+        """Raises StoreUnreachable for what no header can hold: it would fail wherever a request is signed."""
+        for text in (self.access_key, self.secret_key, self.session_token):
+            if not (text.isascii() and text.isprintable()):
+                raise StoreUnreachable("the store's credentials have characters that no request can hold")
+
 
 class CredentialSource(Protocol):
     """Gives the credentials to sign with. Both calls raise StoreError where there are none now."""

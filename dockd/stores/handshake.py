@@ -1,7 +1,8 @@
-"""A transport of httpx that lets go of a connection whose TLS handshake is cut short.
+"""A transport of httpx that lets go of a connection whose TLS handshake is cut short, and takes no cookies.
 
 httpcore closes the socket where the handshake fails, but not where it is cancelled: then the socket lives on, and the
-store waits at its other end, until the garbage collector comes by.
+store waits at its other end, until the garbage collector comes by. httpx keeps every cookie that it is given for as
+long as its client lives, and sends them all back: a store could fill memory by that.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import httpx
 
 
 class Transport(httpx.AsyncHTTPTransport):
-    """As its base, and every connection is closed however it ends."""
+    """As its base, and every connection is closed however it ends. No answer sets a cookie."""
 
     def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits, proxy_url: str | None) -> None:
         """HTTP/1.1 only, nothing taken from the environment. Raises ValueError, httpx.InvalidURL for the proxy's."""
         super().__init__(verify=verify, http1=True, http2=False, trust_env=False, limits=limits, proxy=proxy_url)
         # httpx has no way to name a backend of its own; a test says when this one is not used any more.
         self._pool._network_backend = _Backend(self._pool._network_backend)  # noqa: SLF001
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """As the base's."""
+        response = await super().handle_async_request(request)
+        response.headers.pop("set-cookie", None)
+        return response
 
 
 class _Backend(httpcore.AsyncNetworkBackend):

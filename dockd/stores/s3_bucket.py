@@ -15,6 +15,8 @@ from dockd.stores.s3_records import Head, LockMode, checksum_header, head_of
 from dockd.stores.wire import Answer, sentence
 
 _PAGE = 400  # parts or uploads a page: within the length of an answer that is read
+_MAX_PAGES = 250  # of one listing: an upload has 10,000 parts at most, which is 25; some stores give shorter pages
+_GOES_BACK = "the store's listing goes back to what it has listed before"
 _EXISTS = 412
 _NOT_LOCKED = (400, 404)  # a bucket without Object Lock, an object without a retention
 
@@ -121,7 +123,7 @@ class Bucket:
             pieces=pieces,
             sha256=sha256,
         )
-        etag = answer.headers.get("etag")
+        etag = answer.word("etag")
         if not etag:
             raise StoreUnreachable("the store's answer has no ETag; is something else at its address?")
         return s3_parts.Part(number=number, size_bytes=sum(map(len, pieces)), etag=etag, sha256=sha256)
@@ -130,13 +132,18 @@ class Bucket:
         """ListParts, all pages. Raises UploadLost where there is no such upload."""
         listed: dict[int, s3_parts.Part] = {}
         query = {"uploadId": upload_id, "max-parts": str(_PAGE)}
-        while True:
+        marker = 0
+        for _ in range(_MAX_PAGES):
             answer = await self._exchange.ask(Call.OFFSET, "GET", key, query=query)
             page = s3_xml.parts_page(answer.body)
             listed |= {part.number: part for part in page.parts}
-            if page.marker is None or query.get("part-number-marker") == page.marker:
+            if page.marker is None or page.marker == marker:
                 return listed
-            query["part-number-marker"] = page.marker
+            if page.marker < marker:
+                raise StoreUnreachable(_GOES_BACK)
+            marker = page.marker
+            query["part-number-marker"] = str(marker)
+        raise StoreUnreachable(f"the store's listing of an upload's parts does not end after {_MAX_PAGES} pages")
 
     async def complete(self, key: str, upload_id: str, parts: tuple[s3_parts.Part, ...]) -> bool:
         """CompleteMultipartUpload where there is no object yet. Returns whether it was made."""
@@ -157,15 +164,19 @@ class Bucket:
         """ListMultipartUploads, all pages, of keys that begin with `prefix`."""
         query = {"uploads": "", "prefix": prefix, "max-uploads": str(_PAGE)}
         seen: tuple[str, str] | None = None
-        while True:
+        for _ in range(_MAX_PAGES):
             page = s3_xml.uploads_page((await self._exchange.ask(Call.REGISTER, "GET", query=query)).body)
             for one in page.uploads:
                 if one.key.startswith(prefix):
                     yield one
             if page.marker is None or page.marker == seen:
                 return
+            # By key; uploads of one key are in no order that all stores keep to, and end by the count of pages.
+            if seen is not None and page.marker[0].encode() < seen[0].encode():
+                raise StoreUnreachable(_GOES_BACK)
             seen = page.marker
             query["key-marker"], query["upload-id-marker"] = seen
+        raise StoreUnreachable(f"the store's listing of unfinished uploads does not end after {_MAX_PAGES} pages")
 
     # --- trials
 

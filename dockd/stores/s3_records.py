@@ -204,10 +204,10 @@ class Head:
 
 def head_of(answer: Answer) -> Head:
     """Read a HEAD's answer. Raises StoreUnreachable where it has no length or no ETag."""
-    etag = answer.headers.get("etag", "")
+    etag = answer.word("etag")
     if not etag:
         raise StoreUnreachable("the store's answer has no ETag; is something else at its address?")
-    version = answer.headers.get("x-amz-version-id", "")
+    version = answer.word("x-amz-version-id")
     return Head(
         size_bytes=answer.number("content-length"),
         version_id="" if version == "null" else version,

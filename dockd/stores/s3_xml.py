@@ -31,10 +31,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsPage:
-    """A page of ListParts. `marker` asks for the next one; None at the end."""
+    """A page of ListParts. `marker`, the number of its last part, asks for the next one; None at the end."""
 
     parts: tuple[Part, ...]
-    marker: str | None
+    marker: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def parts_page(body: bytes) -> PartsPage:
     """ListParts' answer."""
     root = _record(body, "ListPartsResult")
     parts = tuple(map(_part, _children(root, "Part")))
-    return PartsPage(parts=parts, marker=_needed(root, "NextPartNumberMarker") if _truncated(root) else None)
+    return PartsPage(parts=parts, marker=_number(root, "NextPartNumberMarker") if _truncated(root) else None)
 
 
 def uploads_page(body: bytes) -> UploadsPage:
@@ -118,7 +118,8 @@ def legal_hold(body: bytes) -> bool:
 def session(body: bytes) -> tuple[str, str, str, datetime]:
     """AssumeRoleWithWebIdentity's answer: access key, secret key, session token, and when they end."""
     root = _record(body, "AssumeRoleWithWebIdentityResponse")
-    found = next((one for one in root.iter() if _name(one) == "Credentials"), root)
+    # Not by `iter`, which goes into itself for each level that there is.
+    found = next((one for level in (root, *root) for one in _children(level, "Credentials")), root)
     keys = [_needed(found, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
     return keys[0], keys[1], keys[2], _time(_needed(found, "Expiration"))
 
@@ -220,9 +221,10 @@ def _number(element: Element, name: str) -> int:
 def _time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        # In UTC from here on: what lies beyond the years 1 to 9999 there would fail wherever it is first compared.
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise StoreUnreachable("the store's answer has a time that cannot be read") from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _part(element: Element) -> Part:

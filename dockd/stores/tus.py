@@ -15,6 +15,7 @@ _VERSION = {"Tus-Resumable": "1.0.0"}
 _BYTES = {"Content-Type": "application/offset+octet-stream"}
 _NO_OPTIONS = (403, 404, 405, 501)  # servers, and proxies before them, that know no OPTIONS
 _NOT_WITH_BYTES = (400, 411, 413, 415, 501)  # a creation that is refused for the bytes it carries
+_MAX_PATH = 2048  # characters: three of them fit into a custody entry
 _CHECKSUM_REFUSED = (400, 460)  # by the protocol: an algorithm that is not known, a digest that does not fit
 
 
@@ -91,7 +92,7 @@ class Tus:
         return Standing(
             offset=_offset_of(answer),
             length=answer.number("upload-length") if "upload-length" in answer.headers else None,
-            etag=answer.headers.get("etag", ""),
+            etag=answer.word("etag"),
         )
 
     async def offset(self, url: str, *, headers: Mapping[str, str]) -> int:
@@ -142,12 +143,19 @@ def upload_path(asked: str, answer: Answer) -> str:
     location = answer.headers.get("location")
     if not location:
         raise StoreUnreachable("the store named no address for the upload; is something else at its address?")
-    here, there = urlsplit(asked), urlsplit(urljoin(asked, location))
+    try:
+        here, there = urlsplit(asked), urlsplit(urljoin(asked, location))
+        host = there.hostname
+    except ValueError as error:  # a bracket without its other, for instance
+        raise StoreUnreachable("the store named an address for the upload that is none") from error
     # A server behind a proxy that ends TLS may call itself http: same host and path, so our own scheme is kept.
-    if there.hostname != here.hostname or there.scheme not in ("http", "https"):
+    if host != here.hostname or there.scheme not in ("http", "https"):
         raise StoreUntrusted("the store named an upload address outside itself: compare its public name with store.url")
-    query = f"?{there.query}" if there.query else ""
-    return f"{there.path}{query}"
+    path = f"{there.path}?{there.query}" if there.query else there.path
+    # It is kept, and used again by every later life: what no request can be made of has to be found here.
+    if not (path.startswith("/") and path.isprintable() and len(path) <= _MAX_PATH):
+        raise StoreUnreachable("the store named an address for the upload that cannot be asked for")
+    return path
 
 
 def checksum_header(algorithm: str, digest: bytes) -> str:

@@ -146,7 +146,7 @@ class TusStore:
                 size_bytes, version = standing.offset, standing.etag
             else:
                 answer = await self.server.described(address)
-                size_bytes, version = answer.number("content-length"), answer.headers.get("etag", "")
+                size_bytes, version = answer.number("content-length"), answer.word("etag")
             found[piece] = ObjectState(size_bytes=size_bytes, version=version, checksum=None, retention_until=None)
         return found
 
@@ -226,10 +226,13 @@ class TusStore:
         size = await self.server.object_size(name)
         if size is None:
             return False
-        found = b""
+        found = bytearray()
         if size == len(content):
             async with aclosing(self.server.read(name, 0)) as blocks:
-                found = b"".join([block async for block in blocks])
+                async for block in blocks:
+                    found += block
+                    if len(found) > len(content):
+                        break
         if found != content:
             raise StoreRefused(f"another object stands under {name}; it is not overwritten", status=409)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -40,7 +41,7 @@ async def look(
     client = open_client(ca_file, timeouts, least=least, certificate=certificate, proxy_url=proxy_url)
     try:
         origin = parse_address(url).origin
-        async with client.stream("HEAD", f"{origin}/") as response:
+        async with asyncio.timeout(timeouts.exchange_s), client.stream("HEAD", f"{origin}/") as response:
             stream = response.extensions["network_stream"]
             shown = stream.get_extra_info("ssl_object").getpeercert(binary_form=True)
             told = response.headers.get("date")
@@ -56,7 +57,10 @@ async def look(
 
 
 def _certificate(shown: bytes, now: datetime) -> Finding:
-    read = x509.load_der_x509_certificate(shown)
+    try:
+        read = x509.load_der_x509_certificate(shown)
+    except ValueError as error:  # TLS took it, and may be less strict
+        return Finding(question=CERTIFICATE, answer=Answer.UNKNOWN, claimed=None, detail=f"it cannot be read: {error}")
     until, life = read.not_valid_after_utc, read.not_valid_after_utc - read.not_valid_before_utc
     answer = Answer.YES if until - now > min(_SOON, _LAST * life) else Answer.NO
     detail = f"until {until:%Y-%m-%d %H:%M} UTC, {(until - now).days} days"
@@ -66,7 +70,7 @@ def _certificate(shown: bytes, now: datetime) -> Finding:
 def _clocks(told: str | None, now: datetime) -> Finding:
     try:
         there = parsedate_to_datetime(told or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return Finding(question=CLOCKS, answer=Answer.UNKNOWN, claimed=None, detail="it does not say what time it is")
     there = there if there.tzinfo else there.replace(tzinfo=UTC)
     apart = there - now

@@ -81,7 +81,7 @@ class WebIdentityCredentials:
         await self._wire.aclose()
 
     def _ends_within(self, held: Credentials, margin: timedelta) -> bool:
-        return held.expires_at is not None and held.expires_at - margin <= self._clock.now()
+        return held.expires_at is not None and held.expires_at <= self._clock.now() + margin
 
     async def _exchange(self) -> Credentials:
         form = {
@@ -100,6 +100,8 @@ class WebIdentityCredentials:
         except SessionExpired as error:
             raise StoreUnreachable(f"the identity token is no longer taken: {error}") from error
         access_key, secret_key, session_token, expires_at = s3_xml.session(answer.body)
+        if expires_at <= self._clock.now():  # else every request would ask for another
+            raise StoreUnreachable("the session that was given is over already: compare the station's clock with it")
         _log.info("session_opened", authority=self._url, expires_at=expires_at.isoformat())
         return Credentials(
             access_key=access_key, secret_key=secret_key, session_token=session_token, expires_at=expires_at

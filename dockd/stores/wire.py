@@ -42,9 +42,11 @@ MAX_ANSWER_BYTES = 256 * 1024  # a cosigned note or an envelope is a few KiB
 RECEIVE_BYTES = 1024 * 1024  # a block of an object that is read back
 _HEADS = (Call.OFFSET, Call.LOOK)
 _CONTENT = (200, 206)
+_MAX_WORD = 1024  # an S3 version id's most
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
 _OBJECT_LOST = "urn:dockd:problem:object-lost"
+_PLAIN = ("", "identity")  # any other encoding would let a few bytes of an answer become gigabytes in here
 _SMALL_BYTES = 16 * 1024  # of a body that is charged for but does not wait: answers that people wait for hang on it
 # Idle connections are kept for less than any server's keep-alive, so that a request seldom meets a closing one.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=2.0)
@@ -52,6 +54,7 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepal
 # What httpx lets through untranslated when TLS breaks in the middle of a stream, beside its own errors.
 _TRANSPORT_ERRORS = (
     httpx.HTTPError,
+    httpx.InvalidURL,  # an address that the store named, with characters or a length that none has
     ssl.SSLError,
     OSError,
     anyio.EndOfStream,
@@ -71,7 +74,9 @@ class Timeouts:
     connect_s: float = 10.0
     read_s: float = 60.0  # for the next bytes of an answer; a store may fsync a whole PATCH meanwhile
     write_s: float = 120.0  # for one block: 1 MiB in two minutes is 70 kbit/s
-    exchange_s: float = 180.0  # for a small request and its whole answer, however slowly the peer trickles
+    # However slowly the peer trickles: for a small request and its whole answer, for the answer to a body that was
+    # sent, for the head of a long answer, and for each block of it (1 MiB in three minutes is 47 kbit/s).
+    exchange_s: float = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,7 @@ class Answer:
         try:
             return canonical.decode(self.body, type_=type_, newest=newest)
         except VerificationFailed as error:
-            raise StoreUnreachable(f"the store's answer cannot be used: {error}") from error
+            raise StoreUnreachable(f"the store's answer cannot be used: {_printable(str(error))}") from error
 
     def number(self, header: str) -> int:
         """A header's number. Raises StoreUnreachable where it is missing or none."""
@@ -95,6 +100,16 @@ class Answer:
         if not (text.isascii() and text.isdigit() and len(text) < 17):  # noqa: PLR2004  below 2^53
             raise StoreUnreachable(f"the store's answer has no usable {header}; is something else at its address?")
         return int(text)
+
+    def word(self, header: str) -> str:
+        """A header's value that is kept, such as an ETag; empty where it is missing.
+
+        Raises StoreUnreachable where it is no plain text of a length that a custody entry has room for.
+        """
+        text = self.headers.get(header, "")
+        if not (text.isascii() and text.isprintable() and len(text) <= _MAX_WORD):
+            raise StoreUnreachable(f"the store's answer has no usable {header}; is something else at its address?")
+        return str(text)
 
     def problem(self) -> dict[str, Any] | None:
         """The problem record (RFC 9457), where there is one."""
@@ -166,6 +181,7 @@ def open_client(
         transport=transport,
         follow_redirects=False,
         trust_env=False,
+        headers={"Accept-Encoding": "identity"},
         timeout=httpx.Timeout(connect=timeouts.connect_s, read=timeouts.read_s, write=timeouts.write_s, pool=None),
         event_hooks={"request": before},
     )
@@ -180,7 +196,8 @@ def judge_problem(call: Call, answer: Answer) -> Judgement:
     found = classify(call, answer.status, own_words=own_words)
     said = ""
     if problem is not None:
-        said = str(problem.get("detail") or problem.get("title") or "no reason given")
+        told = problem.get("detail") or problem.get("title")
+        said = told if isinstance(told, str) else "no reason given"
     return Judgement(found=found, words=sentence(call, answer.status, said))
 
 
@@ -241,7 +258,7 @@ class Wire:
         raised, and a small request tells more. After cancellation the connection is closed.
         """
         try:
-            async with aclosing(self._paced(blocks)) as body:
+            async with asyncio.timeout(None) as limit, aclosing(self._paced(blocks, limit)) as body:
                 answer = await self._exchange(method, url, headers=headers, content=body)
         except _TRANSPORT_ERRORS as error:
             _raise_transport(error)
@@ -252,19 +269,25 @@ class Wire:
     ) -> AsyncGenerator[bytes, None]:
         """GET: the answer's bytes in blocks, however many. `check` sees status and headers before the first one.
 
-        Every answer that is not of class DONE is raised. The connection is closed when the generator is; a body that
-        ends before its Content-Length raises StoreUnreachable.
+        Every answer that is not of class DONE is raised. The connection is closed when the generator is, and whoever
+        has enough has to close it: some answers never end. A body that ends before its Content-Length, or whose next
+        block takes longer than `exchange_s`, raises StoreUnreachable.
         """
-        head = {**headers, "Accept-Encoding": "identity"}
         try:
-            async with self._client.stream("GET", url, headers=head) as response:
+            request = self._client.build_request("GET", url, headers=dict(headers))
+            async with asyncio.timeout(self._timeouts.exchange_s):
+                response = await self._client.send(request, stream=True)
+            async with aclosing(response):
+                _require_plain(response)
                 answer = Answer(status=response.status_code, headers=response.headers, body=b"")
                 if response.status_code not in _CONTENT:
-                    self._judged(call, await _whole(response), ())
+                    async with asyncio.timeout(self._timeouts.exchange_s):
+                        whole = await _whole(response)
+                    self._judged(call, whole, ())
                     raise StoreUnreachable(sentence(call, response.status_code, "no content"))
                 check(answer)
                 async with aclosing(response.aiter_raw(RECEIVE_BYTES)) as pieces:  # type: ignore[type-var]
-                    async for piece in pieces:
+                    while (piece := await self._next(pieces)) is not None:
                         yield piece
         except _TRANSPORT_ERRORS as error:
             _raise_transport(error)
@@ -273,13 +296,24 @@ class Wire:
         """Close all connections. Idempotent."""
         await self._client.aclose()
 
-    async def _paced(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        """One block of a long answer; None at its end. Only the peer's time counts, not that of whoever reads."""
+        async with asyncio.timeout(self._timeouts.exchange_s):
+            return await anext(pieces, None)
+
+    async def _paced(self, blocks: AsyncIterator[bytes], limit: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+        """The blocks as they may be sent. `limit` counts while the peer has the word, and not while we wait to send."""
+        loop = asyncio.get_running_loop()
         async for block in blocks:
             at = 0
             while at < len(block):
+                limit.reschedule(None)
                 granted = await self._pace.take(len(block) - at)
+                limit.reschedule(loop.time() + self._timeouts.write_s + self._timeouts.exchange_s)
                 yield block if granted == len(block) else block[at : at + granted]
                 at += granted
+            limit.reschedule(None)
+        limit.reschedule(loop.time() + self._timeouts.exchange_s)
 
     async def _pay_for(self, size_bytes: int) -> None:
         """For a body that goes out in one piece."""
@@ -307,9 +341,20 @@ class Wire:
         return answer
 
 
+def _require_plain(response: httpx.Response) -> None:
+    """Raise StoreUnreachable for an encoded answer, which was not asked for: nothing is ever unpacked."""
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _PLAIN:
+        raise StoreUnreachable(
+            f"the store's answer is encoded ({_printable(encoding)}), and was asked for as it is: let neither the "
+            "store nor a proxy before it compress answers"
+        )
+
+
 async def _whole(response: httpx.Response) -> Answer:
+    _require_plain(response)
     body = bytearray()
-    async with aclosing(response.aiter_bytes()) as pieces:  # type: ignore[type-var]  # an async generator
+    async with aclosing(response.aiter_raw()) as pieces:  # type: ignore[type-var]  # an async generator
         async for piece in pieces:
             body += piece
             if len(body) > MAX_ANSWER_BYTES:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import gzip
 import ssl
+import tracemalloc
 from datetime import UTC, datetime
 
 import pytest
@@ -168,6 +170,136 @@ async def test_a_peer_that_trickles_is_left(certificates):
             await wire.ask(Call.SESSION, "POST", url, content=b"")
         await asyncio.wait_for(scripted.ended.wait(), 5)
         await wire.aclose()
+
+
+# --- P10: what a peer sends has a limit before memory or time is spent on it
+
+
+def _stacked(layers, size):
+    body = bytes(size)
+    for _ in range(layers):
+        body = gzip.compress(body, 9)
+    return body
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """Some hundreds of bytes that were 64 MiB."""
+    return _stacked(3, 64 << 20)
+
+
+@contextlib.contextmanager
+def _within(most_bytes):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most_bytes
+    finally:
+        tracemalloc.stop()
+
+
+def _raw(head, body=b""):
+    async def behave(reader, writer):
+        writer.write(head.encode() + b"\r\n" + body)
+        await writer.drain()
+
+    return behave
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip, gzip", "gzip", "deflate", "br", "zstd", "identity, gzip"])
+@pytest.mark.parametrize("status", [200, 403, 503])
+async def test_p10_an_encoded_answer_is_refused_and_never_unpacked(certificates, bomb, encoding, status):
+    async with _serving(certificates) as (scripted, wire, url):
+        said = f"HTTP/1.1 {status} X\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(bomb)}\r\n"
+        scripted.behave = _raw(said, bomb)
+        with _within(8 << 20), pytest.raises(StoreUnreachable, match="encoded"):
+            await wire.ask(Call.REGISTER, "PUT", url, content=b"{}")
+        with _within(8 << 20), pytest.raises(StoreUnreachable, match="encoded"):
+            _ = [block async for block in wire.receive(Call.READ, url, headers={}, check=lambda _: None)]
+        assert all("accept-encoding: identity\r\n" in head.lower() for head in scripted.heads)
+
+
+@pytest.mark.parametrize("path", ["ask", "send", "receive"])
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n", "10000\r\n" + "x" * 65536 + "\r\n"),
+        ("HTTP/1.1 404 X\r\nConnection: close\r\n\r\n", "x" * 65536),
+        ("HTTP/1.1 404 X\r\n", "X-More: " + "x" * 8000 + "\r\n"),
+        ("HTTP/1.1 404 X\r\nX-Long: ", "x" * 65536),
+        ("HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n", "1;" + "x" * 65536),
+        ("HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X-More: " + "x" * 8000 + "\r\n"),
+    ],
+    ids=["chunks", "body", "headers", "header", "chunk extension", "trailers"],
+)
+async def test_p10_an_answer_without_an_end_is_left_early(certificates, path, first, again):
+    async with _serving(certificates) as (scripted, wire, url):
+        sent = 0
+
+        async def behave(reader, writer):
+            nonlocal sent
+            writer.write(first.encode())
+            while not writer.is_closing():
+                writer.write(again.encode())
+                sent += len(again)
+                assert sent < 64 << 20
+                await writer.drain()
+
+        scripted.behave = behave
+        asked = {
+            "ask": lambda: wire.ask(Call.OFFSET, "GET", url),
+            "send": lambda: wire.send(Call.APPEND, "PUT", url, headers={"Content-Length": "65536"}, blocks=_blocks(1)),
+            "receive": lambda: anext(wire.receive(Call.READ, url, headers={}, check=lambda _: None)),
+        }
+        with _within(16 << 20), pytest.raises((StoreUnreachable, UploadLost)):
+            await asked[path]()
+
+
+@pytest.mark.parametrize("part", ["head", "body", "informational"])
+@pytest.mark.parametrize("path", ["send", "receive"])
+async def test_p10_a_peer_that_trickles_behind_a_body_or_within_a_long_answer_is_left(certificates, path, part):
+    async with _serving(certificates) as (scripted, _, url):
+        timeouts = Timeouts(exchange_s=0.3, write_s=1.0)
+        wire = Wire(open_client(certificates["store"][0], timeouts), clock=StillClock(), timeouts=timeouts)
+
+        async def behave(reader, writer):
+            if part == "body":
+                writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 9999\r\n\r\n")
+            while not writer.is_closing():
+                writer.write(b"HTTP/1.1 102 X\r\n\r\n" if part == "informational" else b"H")
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(65536), 0.05)
+
+        scripted.behave = behave
+        said = {"Content-Length": "65536"}
+        asked = {
+            "send": lambda: wire.send(Call.APPEND, "PUT", url, headers=said, blocks=_blocks(1)),
+            "receive": lambda: anext(wire.receive(Call.READ, url, headers={}, check=lambda _: None)),
+        }
+        with pytest.raises(StoreUnreachable, match="time"):
+            await asked[path]()
+        await asyncio.wait_for(scripted.ended.wait(), 5)
+        await wire.aclose()
+
+
+async def test_p10_no_answer_sets_a_cookie(certificates):
+    async with _serving(certificates) as (scripted, wire, url):
+        scripted.behave = _answer(200, "".join(f"Set-Cookie: a{n}={'x' * 400}; Path=/\r\n" for n in range(100)))
+        for _ in range(2):
+            await wire.ask(Call.OFFSET, "GET", url)
+        assert len(scripted.heads) == 2
+        assert "cookie" not in scripted.heads[1].lower()
+
+
+@pytest.mark.parametrize("path", ["/x\x7f", "/" + "x" * 70_000, "//[", "http://["])
+async def test_an_address_that_the_store_named_and_nobody_can_ask_for(certificates, path):
+    async with _serving(certificates) as (scripted, wire, url):
+        with pytest.raises(StoreUnreachable):
+            await wire.ask(Call.OFFSET, "GET", url + path if path.startswith("/") else path)
+        scripted.behave = _answer(201, f"Location: {path}\r\nTus-Resumable: 1.0.0\r\n")
+        with pytest.raises(StoreUnreachable):
+            await Tus(wire).create(url + "/files", 5, {}, headers={})
 
 
 # --- tus

@@ -15,6 +15,8 @@ from dockd.core.transfer import Call, RetryClass
 from dockd.errors import StoreBusy, StoreRefused, StoreUnreachable, StoreUntrusted
 from dockd.model import SignedBytes
 from dockd.stores.axis import AxisStore
+from dockd.stores.axis_names import segment
+from dockd.stores.axis_segments import MAX_PIECES, Segments
 from dockd.stores.axis_session import AxisCredentials, CredentialFile, judge
 from dockd.stores.wire import Answer
 
@@ -231,3 +233,58 @@ async def test_capabilities_whose_etag_is_wrong_do_not_count(make_manifest):
         _taking(server)
         await store.register(stated.acquisition, SignedBytes(payload=encode(stated), signature="s"), 600)
         assert not [one for one in server.asked("PUT") if "x-object-meta-userid" in one.headers]
+
+
+# --- P10: what the store lists of a clip's pieces
+
+
+def _page(names, size=7):
+    return json.dumps([{"name": name, "bytes": size, "hash": "0" * 32} for name in names])
+
+
+@pytest.mark.parametrize("step", [0, 1, -1], ids=["stands", "grows", "goes back"])
+async def test_p10_a_listing_of_pieces_ends_whatever_the_store_lists(make_manifest, step):
+    acquisition = make_manifest().acquisition
+    async with scripted() as server, aclosing(_store(server)) as store:
+        _token(server)
+        for number in range(100):
+            first = 100_000 + 500 * step * number
+            server.on("GET", "format=json", 200, _page([segment(acquisition, first + at) for at in range(500)]))
+        with pytest.raises(StoreUnreachable, match="listing"):
+            await Segments(store.account).listed(acquisition)
+        assert len(server.asked("GET", "format")) <= 8
+
+
+async def test_p10_pieces_of_one_byte_are_not_asked_for_one_after_the_other_for_ever(make_manifest):
+    async with scripted() as server, aclosing(_store(server)) as store:
+        _token(server)
+        server.on("GET", "format=json", 200, "[]")
+        server.on("HEAD", "/v1.0/abc/", 200, headers={"ETag": "0" * 32, "Content-Length": "1"}, times=10 * ALWAYS)
+        with pytest.raises(StoreUnreachable, match="more pieces"):
+            await Segments(store.account).held(make_manifest().acquisition, 1 << 40)
+        assert len(server.asked("HEAD")) <= MAX_PIECES + 1
+
+
+@pytest.mark.parametrize(
+    "size", ["1e999", "-1e999", "NaN", "-1", "1.5", "9" * 5000, "9" * 17, "true1", '"7"', "null", "[]"]
+)
+async def test_p10_a_size_that_is_none_is_one_of_our_errors(make_manifest, size):
+    acquisition = make_manifest().acquisition
+    async with scripted() as server, aclosing(_store(server)) as store:
+        _token(server)
+        body = f'[{{"name": "{segment(acquisition, 0)}", "bytes": {size}, "hash": "{"0" * 32}"}}]'
+        server.on("GET", "format=json", 200, body)
+        with pytest.raises(StoreUnreachable, match="cannot be read"):
+            await Segments(store.account).listed(acquisition)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "9" * 17])
+async def test_p10_a_length_that_is_none_is_one_of_our_errors(make_manifest, length):
+    stated = make_manifest()
+    async with scripted() as server, aclosing(_store(server)) as store:
+        _taking(server)
+        url = await store.register(stated.acquisition, SignedBytes(payload=encode(stated), signature="s"), 600)
+        server.rules.clear()
+        server.on("HEAD", "/v1.0/abc/", 200, headers={"Content-Length": length})
+        with pytest.raises(StoreUnreachable):
+            await store.offset(url)

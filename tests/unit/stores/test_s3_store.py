@@ -243,6 +243,45 @@ async def test_parts_come_in_pages(server, store):
     assert await store.offset(text) == SIZE
 
 
+@pytest.mark.parametrize("step", [0, 1, -1], ids=["stands", "grows", "goes back"])
+async def test_p10_a_listing_of_parts_ends_whatever_its_markers_say(server, store, step):
+    text = await registered(server, store)
+    for marker in range(1000, 2000):
+        page = listed((1, "e1", PART, None)).replace(
+            "<IsTruncated>false",
+            f"<NextPartNumberMarker>{1500 + step * marker}</NextPartNumberMarker><IsTruncated>true",
+        )
+        server.on("GET", "uploadId=u1", 200, page)
+    if step:
+        with pytest.raises(StoreUnreachable, match="listing"):
+            await store.offset(text)
+    else:
+        assert await store.offset(text) == PART
+    assert len(server.asked("GET", "max-parts")) <= 250
+
+
+@pytest.mark.parametrize("step", [0, 1, -1], ids=["stands", "grows", "goes back"])
+async def test_p10_a_listing_of_uploads_ends_whatever_its_markers_say(server, store, step):
+    for number in range(1000):
+        server.on(
+            "GET",
+            "uploads",
+            200,
+            f"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k{2000 + step * number}"
+            "</NextKeyMarker></ListMultipartUploadsResult>",
+        )
+
+    async def wanted(_):
+        return True
+
+    if step:
+        with pytest.raises(StoreUnreachable, match="listing"):
+            await store.clear_orphans(wanted)
+    else:
+        assert await store.clear_orphans(wanted) == ()
+    assert len(server.asked("GET", "uploads")) <= 250
+
+
 @pytest.mark.parametrize(("offset", "length"), [(0, 5), (5, PART), (PART, PART), (SIZE, 1)])
 async def test_what_is_no_part_is_no_place_to_go_on(server, store, offset, length):
     text = await registered(server, store)

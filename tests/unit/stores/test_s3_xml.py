@@ -22,7 +22,7 @@ def test_a_page_of_parts():
         <ChecksumSHA256>{b64encode(DIGEST).decode()}</ChecksumSHA256></Part>
         <Part><PartNumber>2</PartNumber><ETag>&#34;bb&#34;</ETag><Size>17</Size></Part></ListPartsResult>""".encode()
     )
-    assert page.marker == "2"
+    assert page.marker == 2
     assert page.parts == (
         Part(number=1, size_bytes=5242880, etag='"aa"', sha256=DIGEST),
         Part(number=2, size_bytes=17, etag='"bb"', sha256=None),
