@@ -230,5 +230,6 @@ class Acquisition:
     profile: str = ""  # that it was found by; empty for a folder
     profile_version: int = 0
     named: Named | None = None
-    released_by: str | None = None  # the operator who let a damaged clip be erased
+    released_by: str | None = None  # the operator who let a damaged clip be erased, the newest one
+    released_for: tuple[str, ...] = ()  # what had been seen of it by then (core.releases); it covers nothing else
     quarantine_reason: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dockd.core import canonical
+from dockd.core import canonical, releases
 from dockd.core.canonical import decode_path, encode_path, format_time
 from dockd.core.confirmation import Kind, VerifiedObjects, VerifiedPresence
 from dockd.core.fields import Fields
@@ -29,7 +29,6 @@ from dockd.model import (
     Reread,
     StationId,
     StoreId,
-    VerdictStatus,
 )
 
 HOLDING_FRESH = timedelta(minutes=5)  # of the station's own clock: what a store says is no older than its question
@@ -257,8 +256,6 @@ def _row_conditions(row: Acquisition, manifest: Manifest, wanted: AcquisitionSta
     return {
         f"the clip is {row.state}, not {wanted.value}": row.state != wanted,
         "its reads disagree": row.contested,
-        f"it is {manifest.verdict.value}, and nobody released it": manifest.verdict is not VerdictStatus.INTACT
-        and not row.released_by,
         "the manifest is of another acquisition or camera": manifest.acquisition != row.acquisition
         or manifest.camera != row.camera
         or row.manifest_digest != canonical.digest(encode(manifest)),
@@ -266,16 +263,9 @@ def _row_conditions(row: Acquisition, manifest: Manifest, wanted: AcquisitionSta
 
 
 def _release_conditions(row: Acquisition, manifest: Manifest, unclean: str) -> dict[str, bool]:
-    """What only a person may judge, beside the verdict."""
-    return {
-        "it is empty, and nobody released it": manifest.size_bytes == 0 and not row.released_by,
-        unreleased(unclean): bool(unclean) and not row.released_by,
-    }
-
-
-def unreleased(unclean: str) -> str:
-    """Why a clip of an unclean camera has to wait."""
-    return f"its camera's file system was not clean ({unclean}), and nobody released it"
+    """What only a person may judge, and nobody who had seen it did."""
+    needed = releases.grounds(manifest.verdict, manifest.size_bytes, unclean)
+    return {releases.sentence(one): True for one in releases.uncovered(needed, row.released_for)}
 
 
 def _weigh(

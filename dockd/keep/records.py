@@ -160,6 +160,7 @@ def acquisition_columns(record: Acquisition) -> dict[str, Any]:
         "profile_version": record.profile_version,
         "named": _named_text(record.named),
         "released_by": record.released_by,
+        "released_for": json.dumps(list(record.released_for)),
         "quarantine_reason": record.quarantine_reason,
     }
 
@@ -189,6 +190,7 @@ def acquisition_of(row: sqlite3.Row) -> Acquisition:
         profile_version=row["profile_version"],
         named=_named_from_text(row["named"]),
         released_by=row["released_by"],
+        released_for=tuple(json.loads(row["released_for"])),
         quarantine_reason=row["quarantine_reason"],
     )
 

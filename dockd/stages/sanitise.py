@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from dockd.core import releases
 from dockd.core import warrant as warrants
 from dockd.core.canonical import encode_path
 from dockd.core.lifecycle import AcquisitionEvent as Event
@@ -103,9 +104,10 @@ async def permit(stay: Stay, row: Acquisition, asking: Asking, *, remnant: Found
         raise WarrantRefused(("the clip was not sealed, stored and read a second time",))
     if remnant is None:
         await _require_whole(stay, row)
-    if stay.unclean and not row.released_by:  # the warrant would say so too, but the store need not be asked
-        raise WarrantRefused((warrants.unreleased(stay.unclean),))
     manifest = decode((await stay.journal.read(lambda tx: tx.manifest(row.acquisition))).payload)
+    needed = releases.grounds(manifest.verdict, manifest.size_bytes, stay.unclean)
+    if missing := releases.uncovered(needed, row.released_for):  # as the warrant would say, but no store is asked
+        raise WarrantRefused(tuple(map(releases.sentence, missing)))
     confirmations = await _confirmations(stay, row, asking)
     warrant = warrants.issue(
         acquisition=row,

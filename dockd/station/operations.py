@@ -7,12 +7,13 @@ from typing import Any
 
 import structlog
 
+from dockd.core import releases
 from dockd.core.canonical import encode_path, format_time
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryState
 from dockd.errors import IllegalTransition
 from dockd.keep.records import EnrolmentRecord
 from dockd.keep.transaction import Tx
-from dockd.model import Acquisition, AcquisitionId, Named, VerdictStatus
+from dockd.model import Acquisition, AcquisitionId, Named
 from dockd.stages.condition import left_unclean
 from dockd.station import doctor, trust
 from dockd.station.limits import cap_to_json, change_cap
@@ -75,7 +76,10 @@ class Operations:
             after = page[-1][0].acquisition
 
     async def _release(self, clip: AcquisitionId, reason: str, operator: str) -> dict[str, Any]:
-        """Let a damaged clip, or one of an unclean camera, be erased: once it is stored and a second read agreed."""
+        """Let a damaged clip, or one of an unclean camera, be erased: once it is stored and a second read agreed.
+
+        It covers what is known of the clip now, and nothing that is found later.
+        """
 
         def change(tx: Tx) -> Acquisition:
             row = _row(tx, clip)
@@ -85,13 +89,16 @@ class Operations:
                 )
             if row.contested or row.sealed is None:
                 raise IllegalTransition(f"{clip} is contested: its reads disagree, so it is never erased")
-            intact = row.sealed.verdict.status is VerdictStatus.INTACT and row.file.size_bytes > 0
-            if intact and not left_unclean(tx, row.camera):
+            seen = releases.grounds(row.sealed.verdict.status, row.file.size_bytes, left_unclean(tx, row.camera))
+            if not seen:
                 raise IllegalTransition(f"{clip} is intact: it needs no release")
-            if row.released_by:
+            if not releases.uncovered(seen, row.released_for):
                 return row
-            details = {"operator": operator, "reason": reason}
-            return tx.advance(clip, AcquisitionEvent.RELEASED, details=details, released_by=operator)
+            covers = row.released_for + releases.uncovered(seen, row.released_for)
+            details = {"operator": operator, "reason": reason, "covers": list(covers)}
+            return tx.advance(
+                clip, AcquisitionEvent.RELEASED, details=details, released_by=operator, released_for=covers
+            )
 
         return await self._decide(change, "released", operator)
 
@@ -215,6 +222,7 @@ def clip_to_json(row: Acquisition, why: str) -> dict[str, Any]:
         "manifest": row.manifest_digest,
         "reread": row.reread.cache.value if row.reread else None,
         "released_by": row.released_by,
+        "released_for": list(row.released_for),
         "waits_for": why,
     }
 

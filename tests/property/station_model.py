@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from property.station_twins import OTHER, Twins
 from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_found, digest, make_manifest
 
-from dockd.core import canonical, receipts, sshsig, warrant
+from dockd.core import canonical, receipts, releases, sshsig, warrant
 from dockd.core.confirmation import OwnSums, VerifiedObjects, parse_objects, still_there, verify_objects
 from dockd.core.delivery import next_event
 from dockd.core.lifecycle import (
@@ -433,7 +433,8 @@ class World(Twins):
         """An operator's decision as station.operations takes it, or a refusal of the store."""
         match decision:
             case "release" if row.state == A.STORED and not row.contested:
-                self._advance(row, E.RELEASED, released_by="pat")
+                seen = releases.grounds(row.sealed.verdict.status, row.file.size_bytes, "")
+                self._advance(row, E.RELEASED, released_by="pat", released_for=seen)
             case "retry" if row.state == A.QUARANTINED and row.sealed is None:
                 self._advance(row, E.READ_AGAIN)
             case "retry" if row.state == A.QUARANTINED:

@@ -633,7 +633,17 @@ def seen_gone(story):
 
 def damaged_and_released(story):
     story.find("sealed")["details"]["verdict"] = "damaged"
+    story.add("released", "warranted", {"operator": "uid 0", "reason": "seen", "covers": ["damaged"]})
+
+
+def damaged_and_released_as_before_releases_had_a_scope(story):
+    story.find("sealed")["details"]["verdict"] = "damaged"
     story.add("released", "warranted", {"operator": "uid 0", "reason": "seen"})
+
+
+def released_for_something_else(story):
+    story.find("sealed")["details"]["verdict"] = "damaged"
+    story.add("released", "warranted", {"operator": "uid 0", "reason": "seen", "covers": ["unclean: in use"]})
 
 
 def as_the_first_version_wrote_it(story):
@@ -670,6 +680,7 @@ UNTRUE_STORIES = {
     "the warrant had lapsed": (added("lapsed", reason=""), "its warrant had lapsed"),
     "the reads disagreed": (added("contested"), "its two reads disagreed"),
     "damaged and not released": (with_detail("sealed", verdict="damaged"), "nobody released it"),
+    "damaged and released for something else": (released_for_something_else, "nobody released it"),
     "erased in another docking": (in_another_docking("erased"), "no acquisition.erasure_resumed"),
     "resumed on another receipt": (resumed(confirmations=[OTHER_GROUND]), "the warrant for the remnant"),
     "resumed on nobody's word": (resumed(confirmations=[]), "the warrant for the remnant"),
@@ -682,6 +693,7 @@ TRUE_STORIES = {
     "an erasure that a later docking finished": resumed(),
     "an erasure that a later docking saw done": seen_gone,
     "a damaged clip that was released": damaged_and_released,
+    "a damaged clip that was released long ago": damaged_and_released_as_before_releases_had_a_scope,
 }
 
 

@@ -816,6 +816,15 @@ def last(entries: list[dict], event: str) -> dict | None:
     return next((entry for entry in reversed(entries) if entry["event"] == f"acquisition.{event}"), None)
 
 
+def released(entries: list[dict], verdict: str | None) -> bool:
+    """Whether a release names the verdict; one from before releases had a scope covers it, too."""
+    return any(
+        verdict in entry["details"].get("covers", [verdict])
+        for entry in entries
+        if entry["event"] == "acquisition.released"
+    )
+
+
 def check_erasure(erased: dict, before: list[dict], wrong: Wrong) -> None:
     """The erasure rests on the last warrant before it, and that one on entries before it."""
     warranted = last(before, "warranted")
@@ -856,7 +865,7 @@ def check_warrant(warranted: dict, warrant: dict, before: list[dict], wrong: Wro
         "the warrant rests on no confirmation": not grounds(warrant),
         "too few stores had confirmed it": not enough(warranted.get("policy in force"), grounds(warrant)),
         "the warrant rests on another receipt": not confirmed(before, stored) >= grounds(warrant),
-        f"the clip is {verdict}, and nobody released it": verdict != "intact" and not last(before, "released"),
+        f"the clip is {verdict}, and nobody released it": verdict != "intact" and not released(before, verdict),
     }
     for fault, found in faults.items():
         if found:

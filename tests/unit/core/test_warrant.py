@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from dockd.core import warrant
+from dockd.core import releases, warrant
 from dockd.core.canonical import digest
 from dockd.core.confirmation import Kind
 from dockd.core.policy import MARGIN, EraseWhen, PolicyStore, StorePolicy
@@ -197,7 +197,8 @@ BROKEN = {
 
 
 def test_p06_a_clip_of_an_unclean_camera_may_be_released(clip, case):
-    released = REPLACE(case["acquisition"], released_by="uid 0")
+    seen = releases.grounds(VerdictStatus.INTACT, 1000, "its journal was not replayed")
+    released = REPLACE(case["acquisition"], released_by="uid 0", released_for=seen)
     assert issue(**(case | {"acquisition": released, "unclean": "its journal was not replayed"}))
 
 
@@ -249,8 +250,24 @@ def test_p01_all_broken_conditions_are_named_at_once(clip, case):
 
 def test_p06_an_operator_can_release_a_damaged_clip(clip, case):
     damaged = stated(verdict=VerdictStatus.DAMAGED, reasons=("cut off",))(clip, case)
-    damaged["acquisition"] = REPLACE(damaged["acquisition"], released_by="uid 1000")
+    damaged["acquisition"] = REPLACE(damaged["acquisition"], released_by="uid 1000", released_for=("damaged",))
     assert issue(**(case | damaged)).acquisition == clip.acquisition
+
+
+@pytest.mark.parametrize(
+    ("seen", "later", "reason"),
+    [
+        (("damaged",), {"unclean": "it is marked as in use"}, "its camera's file system was not clean"),
+        (("damaged", "unclean: it is marked as in use"), {"unclean": "its journal was not replayed"}, "its camera's"),
+        (("unclean: it is marked as in use", "empty"), {"unclean": "it is marked as in use"}, "it is damaged"),
+        ((), {}, "it is damaged"),
+    ],
+)
+def test_p06_a_release_covers_what_was_seen_and_nothing_else(clip, case, seen, later, reason):
+    damaged = stated(verdict=VerdictStatus.DAMAGED, reasons=("cut off",))(clip, case)
+    damaged["acquisition"] = REPLACE(damaged["acquisition"], released_by="uid 1000", released_for=seen)
+    (said,) = refused(case, damaged | later)
+    assert said.startswith(reason)
 
 
 def test_p01_a_warrant_cannot_be_made_or_altered(clip, case):

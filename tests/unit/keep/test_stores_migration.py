@@ -1,5 +1,6 @@
 """A journal from when there was one store: what it confirmed stays confirmed, what was under way goes on."""
 
+import json
 import sqlite3
 from importlib import resources
 
@@ -89,3 +90,22 @@ def test_where_the_store_is_not_known_for_sure_an_upload_is_registered_again(jou
     assert queries.deliveries("b") == []
     assert [one.state for one in queries.deliveries("c")] == ["confirmed"]
     connection.close()
+
+
+def test_p06_a_release_of_before_covers_what_could_be_seen_of_the_clip(journal):
+    released = {
+        "damaged": ("damaged", 1, ["damaged"]),
+        "nothing": ("damaged", 0, ["damaged", "empty"]),
+        "empty": ("intact", 0, ["empty"]),
+        "unclean": ("intact", 1, []),
+    }
+    with sqlite3.connect(journal) as old:
+        for name, (verdict, size, _) in released.items():
+            row = {"acquisition": name, "state": "stored", "found_at_us": 9, "verdict": verdict, "size_bytes": size}
+            insert(old, "acquisition", _COLUMNS | row | {"released_by": "anna"})
+    old.close()
+    connection, _ = opened(journal)
+    found = dict(connection.execute("SELECT acquisition, released_for FROM acquisition").fetchall())
+    connection.close()
+    assert {name: json.loads(found[name]) for name in released} == {name: row[2] for name, row in released.items()}
+    assert found["a"] == "[]"
