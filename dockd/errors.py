@@ -195,6 +195,17 @@ class StoreUnreachable(StoreError):
     """No usable answer: refused, reset, timed out, TLS broken, HTML from a captive portal."""
 
 
+class StoreLacks(StoreUnreachable):
+    """The store itself answered, but without something that dockd needs: nothing goes there until it is mended.
+
+    `what` names it: an operation, an element or a header.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"reached, but it lacks {what}")
+        self.what = what
+
+
 class StoreBusy(StoreError):
     """The store asks to come back later, after `retry_after_s` seconds where it said so.
 

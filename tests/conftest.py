@@ -19,6 +19,7 @@ pytest_plugins = (  # servers that live as long as the session
     "servers.programs",
     "servers.ceph",
     "servers.node_tus",
+    "servers.lenient_s3",
     "servers.seaweed",
     "servers.swift",
 )

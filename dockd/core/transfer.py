@@ -41,6 +41,7 @@ class RetryClass(StrEnum):
     RESUME = "resume"  # ask for the offset and go on there; the answer's own figures are not believed
     RENEW = "renew"  # open a new session, once, and ask again
     LATER = "later"  # back off, at least as long as Retry-After says
+    LACKING = "lacking"  # the store's own word that it cannot do this: wait, and say what it lacks
     UNUSABLE = "unusable"  # no answer of the store itself: back off, count it against the store
     SHRINK = "shrink"  # send smaller pieces
     GONE = "gone"  # ask for the receipt, since it may be finished; register again only without one

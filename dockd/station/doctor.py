@@ -13,8 +13,10 @@ from dockd.stores.probing import Answer, Finding, Findings, Question, to_records
 from dockd.stores.receiver_probe import HOLDING, SESSION
 from dockd.stores.way import CERTIFICATE, CLOCKS, REACHED
 
-_NEEDED = (REACHED, CERTIFICATE, CLOCKS, SESSION, HOLDING)  # a `no` to one of these is wrong whatever else there is
+_NEEDED = (REACHED, CERTIFICATE, CLOCKS, SESSION, HOLDING, Question.COMPLETE)
+"""A `no` to one of these is wrong whatever else there is."""
 _OUT = "Nothing is sent to it, nor erased on its word, while it is out of reach."
+_LACKS = "It lacks something that dockd needs: clips wait on their cameras."
 _CHECKSUMS = (Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK)
 
 
@@ -101,6 +103,8 @@ def _meaning(store: PolicyStore, answers: Mapping[str, Answer]) -> tuple[tuple[s
 def _proof(store: PolicyStore, answers: Mapping[str, Answer]) -> tuple[str, bool]:
     if not store.place:
         return "A clip is confirmed by its signed receipt.", False
+    if answers.get(Question.COMPLETE) is Answer.NO:
+        return _LACKS, True
     if all(answers.get(one) is Answer.YES for one in _CHECKSUMS):
         return "A clip is confirmed by the store's own SHA-256 of all three objects.", False
     if answers.get(Question.READ_BACK) is Answer.YES:

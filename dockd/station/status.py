@@ -125,8 +125,12 @@ def _waits_for(stores: Sequence[StoreStatus]) -> str:
     if not out:
         return ""
     if len(stores) == 1:
-        return f"waits for the store, which is {out[0].state}"
-    return "waits for " + ", ".join(f"{one.name}, which is {one.state}" for one in out)
+        return f"waits for the store, which {_is(out[0])}"
+    return "waits for " + ", ".join(f"{one.name}, which {_is(one)}" for one in out)
+
+
+def _is(store: StoreStatus) -> str:
+    return "was reached, but lacks something" if store.state == "lacking" else f"is {store.state}"
 
 
 async def _spool(sources: Sources) -> tuple[int, int, int]:

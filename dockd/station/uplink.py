@@ -27,6 +27,7 @@ from dockd.errors import (
     SpoolSpoiled,
     StoreBusy,
     StoreError,
+    StoreLacks,
     StoreUnproven,
     StoreUnreachable,
     StoreUntrusted,
@@ -114,6 +115,7 @@ class Uplink:
         )
         self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._backoff)
         self._waiting = (0, 0)
+        self._lacks = False  # of an answer that is absent: the store is there, but lacks something
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
 
     # --- for others
@@ -187,7 +189,7 @@ class Uplink:
         if self.trust.alarms:
             state, note = "untrusted", self.trust.alarms[0]
         elif self._absent:
-            state, note = "unreachable", self._note
+            state, note = "lacking" if self._lacks else "unreachable", self._note
         else:
             state, note = ("reachable" if self._seen else "unknown"), self._note
         waiting, waiting_bytes = self._waiting
@@ -397,6 +399,7 @@ class Uplink:
         else:
             went_out = self._manners.failed(now_s, begun=begun, retry_after_s=asked_s)
         self._absent, self._note = isinstance(error, StoreUnreachable), str(error)
+        self._lacks = isinstance(error, StoreLacks)
         if went_out:
             _log.warning("store_held_off", store=self.store, reason=str(error))
             self._on_reach()

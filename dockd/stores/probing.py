@@ -30,6 +30,7 @@ class Question(StrEnum):
     READ_BACK = "can a range be read back?"
     RESUME = "can an upload be resumed in a new session?"
     ABANDON = "can an upload be abandoned?"
+    COMPLETE = "has it all that dockd needs?"
 
 
 class Answer(StrEnum):

@@ -13,6 +13,8 @@ R = RetryClass
 # Amazon S3 API Reference, "Error responses", and what SeaweedFS, Ceph and MinIO add. No code refuses a clip: what is
 # wrong is always the store, the way to it, or this station's permissions, and a person mends it for all clips at once.
 CODES: Mapping[str, RetryClass] = {
+    "NotImplemented": R.LACKING,
+    "MethodNotAllowed": R.LACKING,
     "NoSuchUpload": R.GONE,
     "NoSuchKey": R.GONE,
     "NoSuchVersion": R.GONE,
@@ -57,7 +59,6 @@ _SENTENCES: Mapping[str, str] = {
     "QuotaExceeded": "the bucket's quota is used up: raise it at the store",
     "XMinioStorageFull": "the store's disks are full",
     "EntityTooLarge": "the part is larger than the store takes: set a smaller part size",
-    "NotImplemented": "the store lacks something that this station was told to use",
 }
 _LATER = (429, 500, 503, 507)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -68,12 +69,17 @@ _ELSEWHERE = (
     "IllegalLocationConstraintException",
 )
 _FAILED = 300
+_IDS = ("x-amz-request-id", "x-amz-id-2", "x-amzn-requestid", "x-amzn-request-id")
+_XML = ("application/xml", "text/xml")
 
 
 def judge(call: Call, answer: Answer) -> Judgement:
     """How S3 is understood. An answer of 200 with an error record is an error (CompleteMultipartUpload)."""
     said = s3_xml.refusal(answer.body)
     if answer.status < _FAILED and said is None:
+        if s3_xml.is_page(answer.body):
+            words = "a page for people, so something before the store"
+            return Judgement(found=R.UNUSABLE, words=sentence(call, answer.status, words))
         return Judgement(found=R.DONE, words="")
     if answer.status in _REDIRECTS or (said is not None and said.code in _ELSEWHERE):
         region = answer.headers.get("x-amz-bucket-region") or (said.region if said else "")
@@ -85,7 +91,19 @@ def judge(call: Call, answer: Answer) -> Judgement:
     return _uncoded(call, answer)
 
 
+def own_words(answer: Answer) -> bool:
+    """Whether the headers show that S3 itself answered, and nothing before it: a HEAD's answer has no record to show.
+
+    A request id, by any of the names that are in use, or the type of the record that a GET would bring. Of others'
+    `x-amz-` headers some are written by caches and balancers.
+    """
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in _XML or any(name in answer.headers for name in _IDS)
+
+
 def _coded(call: Call, answer: Answer, said: s3_xml.Refusal) -> Judgement:
+    if not said.code:
+        return _codeless(call, answer, said)
     found = FINISH_CODES.get(said.code) if call is Call.FINISH else None
     found = found or CODES.get(said.code)
     if found is None:
@@ -94,9 +112,21 @@ def _coded(call: Call, answer: Answer, said: s3_xml.Refusal) -> Judgement:
     return Judgement(found=found, words=sentence(call, answer.status, f"{said.code}: {words}" if words else said.code))
 
 
+def _codeless(call: Call, answer: Answer, said: s3_xml.Refusal) -> Judgement:
+    """The store's record without a code: its status has to do, as botocore does it."""
+    found = R.LATER if answer.status in _LATER else R.UNUSABLE
+    if answer.status == 404 and call in (Call.LOOK, Call.OFFSET, Call.READ, Call.ABANDON):  # noqa: PLR2004
+        found = R.GONE
+    elif answer.status in (401, 403):
+        found = R.RENEW
+    elif answer.status in (405, 501):
+        found = R.LACKING
+    return Judgement(found=found, words=sentence(call, answer.status, said.message or "an error without a code"))
+
+
 def _uncoded(call: Call, answer: Answer) -> Judgement:
     """Without a record: a HEAD's answer, or something that stands before the store."""
-    own = "x-amz-request-id" in answer.headers
+    own = own_words(answer)
     head = call is Call.LOOK and not answer.body
     words = ""
     if answer.status == 404 and head and own:  # noqa: PLR2004

@@ -20,7 +20,7 @@ class Part:
 
     number: int  # from 1
     size_bytes: int
-    etag: str  # as the store gave it, with its quotes
+    etag: str  # as the store gave it, with quotes or without; empty where it lists none
     sha256: bytes | None  # None where the store states none
 
 
@@ -65,7 +65,9 @@ class Cut:
             own = sent.get(number)
             if part is None or part.size_bytes != self.length(number) or _differs(part, own):
                 break
-            found.append(replace(part, sha256=own.sha256) if own is not None else part)
+            if not part.etag and (own is None or own.sha256 != part.sha256):
+                break  # nothing to name it by when the upload is completed, or nothing to know it by
+            found.append(replace(part, sha256=own.sha256, etag=part.etag or own.etag) if own is not None else part)
         return tuple(found)
 
     def offset_behind(self, parts: tuple[Part, ...]) -> int:
@@ -78,7 +80,12 @@ def _differs(listed: Part, sent: Part | None) -> bool:
         return False
     if listed.sha256 is not None and sent.sha256 is not None:
         return listed.sha256 != sent.sha256
-    return listed.etag != sent.etag
+    return bool(listed.etag) and bare(listed.etag) != bare(sent.etag)
+
+
+def bare(etag: str) -> str:
+    """An ETag for comparing: some stores quote it in one answer, and not in another (RFC 9110 section 8.8.3)."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def cut(size_bytes: int, preferred_bytes: int = DEFAULT_PART_BYTES) -> Cut:

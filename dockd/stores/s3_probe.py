@@ -6,15 +6,15 @@ Object Lock is tried where the store is configured with one; its trial object st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
 
 from dockd.core.objects import Algorithm
-from dockd.errors import StoreError, StoreUnreachable, UploadLost
+from dockd.errors import StoreError, StoreLacks, StoreUnreachable, UploadLost
 from dockd.model import Clock, Entropy
 from dockd.stores.probing import Answer, Finding, Question, probe_name
 from dockd.stores.s3 import S3Store
@@ -30,6 +30,7 @@ LEGAL_HOLD = "is an object on legal hold undeletable?"
 _log = structlog.get_logger()
 _LOCKED_FOR = timedelta(minutes=5)
 _MOST_VERSIONS = 5
+_LISTED = "ListParts of an upload with checksums"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,20 @@ class _Trial:
     content: bytes
     clock: Clock
     lock: Lock | None
+    lacks: list[str] = field(default_factory=list)  # what the store was found to lack
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What is lacking meanwhile is noted, and no error."""
+        try:
+            yield
+        except StoreLacks as error:
+            self.note(error)
+
+    def note(self, error: StoreLacks) -> None:
+        """What is lacking, once."""
+        if error.what not in self.lacks:
+            self.lacks.append(error.what)
 
     @property
     def sha256(self) -> bytes:
@@ -56,31 +71,27 @@ async def probe(store: S3Store, *, random: Entropy, clock: Clock) -> tuple[Findi
     After cancellation an object or upload named `dockd-probe-...` below the station's prefix may be left.
     """
     findings: list[Finding] = []
-    steps: list[tuple[str, _Step]] = [
-        (Question.WRONG_CHECKSUM, _checksums),
-        (Question.OVERWRITE, _overwrite),
-        (Question.READ_BACK, _ranges),
-        (Question.RESUME, _uploads),
-    ]
-    if store.lock is not None:
-        steps += [(Question.LOCKED, _locks), (LEGAL_HOLD, _holds)]
-    for question, step in steps:
+    lacks: list[str] = []
+    for questions, step in [*_STEPS, *(_LOCK_STEPS if store.lock is not None else ())]:
         trial = _Trial(
             bucket=store.bucket,
             key=f"{store.prefix}/{probe_name(random)}",
             content=random(1024),
             clock=clock,
             lock=store.lock,
+            lacks=lacks,
         )
         try:
             findings += await step(trial)
-        except StoreError as error:
-            findings.append(Finding(question=question, answer=Answer.UNKNOWN, claimed=None, detail=str(error)))
-            if len(findings) == 1 and isinstance(error, StoreUnreachable):
+        except StoreError as error:  # what was not tried cannot be said; the other steps may still say theirs
+            findings += [_unknown(question, str(error)) for question in questions]
+            if isinstance(error, StoreLacks):
+                trial.note(error)
+            elif len(findings) == len(questions) and isinstance(error, StoreUnreachable):
                 return tuple(findings)  # it is not there: every further question would wait for it as long
         finally:
             await _remove(trial)
-    return tuple(findings)
+    return (*findings, _complete(lacks))
 
 
 def believed(findings: tuple[Finding, ...]) -> Believed:
@@ -93,6 +104,15 @@ def believed(findings: tuple[Finding, ...]) -> Believed:
         complete_if_absent=COMPLETE_OVER in yes,
         locks=Question.LOCKED in yes,
     )
+
+
+def _unknown(question: str, detail: str) -> Finding:
+    return Finding(question=question, answer=Answer.UNKNOWN, claimed=None, detail=detail)
+
+
+def _complete(lacks: list[str]) -> Finding:
+    detail = f"reached, but it lacks {'; '.join(lacks)}" if lacks else "every answer had what is needed of it"
+    return _finding(Question.COMPLETE, not lacks, detail)
 
 
 def _finding(question: str, holds: bool, detail: str, *, claimed: bool | None = None) -> Finding:
@@ -112,7 +132,7 @@ async def _checksums(trial: _Trial) -> list[Finding]:
     query = {"partNumber": "1", "uploadId": upload_id}
     refused_part = await bucket.refuses("PUT", key, query=query, headers=wrong, content=trial.content)
     part = await bucket.put_part(key, upload_id, 1, [trial.content], sha256=trial.sha256)
-    listed = (await bucket.parts(key, upload_id)).get(1)
+    listed = await _listed(trial, upload_id)
     await bucket.complete(key, upload_id, (part,))
     parts = (await bucket.head(key)).state(
         part_bytes=len(trial.content), believed=Believed(checksum=True), retained=None, held=False
@@ -137,10 +157,17 @@ async def _checksums(trial: _Trial) -> list[Finding]:
             f"of an object: {_stated(whole.checksum)}; of an upload in parts: {_stated(parts.checksum)}",
             claimed=claimed,
         ),
-        _finding(
-            PARTS_LISTED, listed is not None and listed.sha256 == trial.sha256, "ListParts of an upload with checksums"
-        ),
+        _finding(PARTS_LISTED, listed is not None and listed.sha256 == trial.sha256, _LISTED)
+        if not trial.lacks
+        else _unknown(PARTS_LISTED, f"reached, but it lacks {trial.lacks[-1]}"),
     ]
+
+
+async def _listed(trial: _Trial, upload_id: str) -> Part | None:
+    """The first part, where the store lists it; that it cannot is noted."""
+    with trial.noting():
+        return (await trial.bucket.parts(trial.key, upload_id)).get(1)
+    return None
 
 
 async def _overwrite(trial: _Trial) -> list[Finding]:
@@ -176,19 +203,30 @@ async def _uploads(trial: _Trial) -> list[Finding]:
     bucket, key = trial.bucket, trial.key
     upload_id = await bucket.create(key, {}, summed=True)
     sent: Part = await bucket.put_part(key, upload_id, 1, [trial.content], sha256=trial.sha256)
-    uploads = [one.upload_id async for one in bucket.unfinished(key)]
-    listed = (await bucket.parts(key, upload_id)).get(1)
+    uploads = await _unfinished(trial)
+    listed = await _listed(trial, upload_id)
     resumable = uploads == [upload_id] and listed is not None and listed.size_bytes == sent.size_bytes
-    await bucket.abort(key, upload_id)
+    gone = False
+    with trial.noting():
+        await bucket.abort(key, upload_id)
     try:
-        await bucket.parts(key, upload_id)
-        gone = False
+        await _listed(trial, upload_id)
     except UploadLost:
         gone = True
-    return [
-        _finding(Question.RESUME, resumable, "ListMultipartUploads and ListParts of an unfinished upload"),
-        _finding(Question.ABANDON, gone, "AbortMultipartUpload, then ListParts"),
-    ]
+    said = (
+        (Question.RESUME, resumable, "ListMultipartUploads and ListParts of an unfinished upload"),
+        (Question.ABANDON, gone, "AbortMultipartUpload, then ListParts"),
+    )
+    if trial.lacks and not (resumable and gone):
+        return [_unknown(question, f"reached, but it lacks {trial.lacks[-1]}") for question, _, _ in said]
+    return [_finding(*one) for one in said]
+
+
+async def _unfinished(trial: _Trial) -> list[str]:
+    """The ids of the uploads of the trial's key; that the store cannot list them is noted."""
+    with trial.noting():
+        return [one.upload_id async for one in trial.bucket.unfinished(trial.key)]
+    return []
 
 
 async def _locks(trial: _Trial) -> list[Finding]:
@@ -207,11 +245,14 @@ async def _locks(trial: _Trial) -> list[Finding]:
         await bucket.retain(key, trial.lock.mode, until)
     stated = await bucket.retention(key, version) is not None
     kept = await _kept(trial, version)
+    unseen = "" if stated else "; its retention cannot be read back"
     return [
         _finding(BORN_LOCKED, born is not None, "CreateMultipartUpload with lock headers", claimed=True),
         _tried(
             may_delete,
-            _finding(Question.LOCKED, stated and kept, f"{trial.lock.mode.value}: {_deletion(kept)}", claimed=stated),
+            _finding(
+                Question.LOCKED, stated and kept, f"{trial.lock.mode.value}: {_deletion(kept)}{unseen}", claimed=stated
+            ),
         ),
     ]
 
@@ -273,3 +314,16 @@ async def _remove(trial: _Trial) -> None:
             await trial.bucket.delete(trial.key, head.version_id)
     except StoreError as error:
         _log.info("probe_object_left", key=trial.key, reason=str(error))  # locked, or out of reach
+
+
+_STEPS: tuple[tuple[tuple[str, ...], _Step], ...] = (
+    ((Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK, PARTS_LISTED), _checksums),
+    ((Question.OVERWRITE, COMPLETE_OVER), _overwrite),
+    ((Question.READ_BACK,), _ranges),
+    ((Question.RESUME, Question.ABANDON), _uploads),
+)
+"""Each with the questions that it answers."""
+_LOCK_STEPS: tuple[tuple[tuple[str, ...], _Step], ...] = (
+    ((Question.LOCKED, BORN_LOCKED), _locks),
+    ((LEGAL_HOLD,), _holds),
+)

@@ -11,9 +11,10 @@ from enum import StrEnum
 
 from dockd.core.fields import Fields
 from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
-from dockd.errors import StoreUnreachable, UploadLost, VerificationFailed
+from dockd.errors import StoreLacks, StoreUnreachable, UploadLost, VerificationFailed
 from dockd.model import Category
 from dockd.stores import s3_parts, s3_xml
+from dockd.stores.s3_answers import own_words
 from dockd.stores.wire import Answer
 
 MARK = "x-amz-meta-dockd-manifest"  # the manifest's digest: by it an object is known as this acquisition's own
@@ -203,10 +204,15 @@ class Head:
 
 
 def head_of(answer: Answer) -> Head:
-    """Read a HEAD's answer. Raises StoreUnreachable where it has no length or no ETag."""
-    etag = answer.word("etag")
-    if not etag:
+    """Read a HEAD's answer. An ETag may be missing where the store itself is seen to speak.
+
+    Raises StoreUnreachable, StoreLacks where it speaks without a length.
+    """
+    etag, own = answer.word("etag"), own_words(answer)
+    if not etag and not own:
         raise StoreUnreachable("the store's answer has no ETag; is something else at its address?")
+    if own and "content-length" not in answer.headers:
+        raise StoreLacks("the length of an object (Content-Length to HEAD)")
     version = answer.word("x-amz-version-id")
     return Head(
         size_bytes=answer.number("content-length"),

@@ -1,4 +1,8 @@
-"""S3's answers in XML, taken apart strictly: no DTD, no entities, known elements, figures within bounds."""
+"""S3's answers in XML: no DTD, no entities, figures within bounds; otherwise taken as boto3 takes them.
+
+A root of another name and no namespace are no fault, nor is an element that nothing is needed of. Where something that
+is needed is missing from the store's own record, StoreLacks names it; what is no such record is no answer of S3.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from dockd.errors import ConfigError, StoreUnreachable
+from dockd.errors import ConfigError, StoreLacks, StoreUnreachable
 from dockd.stores.s3_parts import MAX_PARTS, Part
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 _SHA256_BYTES = 32
 _MAX_TEXT = 4096
 _DIGITS = 16
+_EPOCH_DIGITS = (9, 10)  # fewer or more would be a date without its dashes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,54 +76,69 @@ def refusal(body: bytes) -> Refusal | None:
         root = _root(body)
     except StoreUnreachable:
         return None
-    if _name(root) == "ErrorResponse":  # STS wraps it
-        root = next((child for child in root if _name(child) == "Error"), root)
+    if _name(root) in ("ErrorResponse", "Response"):  # STS wraps it, and others do so twice
+        root = next((one for level in (root, *root) for one in _children(level, "Error")), root)
     if _name(root) != "Error":
         return None
     return Refusal(code=_text(root, "Code"), message=_text(root, "Message"), region=_text(root, "Region"))
 
 
+def is_page(body: bytes) -> bool:
+    """Whether it is HTML: of a portal, or of a proxy."""
+    begin = body.lstrip()[:16].lower()
+    return begin.startswith((b"<html", b"<!doctype html"))
+
+
 def upload_id(body: bytes) -> str:
     """CreateMultipartUpload's answer."""
-    return _needed(_record(body, "InitiateMultipartUploadResult"), "UploadId")
+    return _needed(_record(body, "InitiateMultipartUpload", ("UploadId",)), "UploadId")
 
 
 def parts_page(body: bytes) -> PartsPage:
     """ListParts' answer."""
-    root = _record(body, "ListPartsResult")
+    root = _record(body, "ListParts", ("UploadId", "Part", "MaxParts", "IsTruncated"))
     parts = tuple(map(_part, _children(root, "Part")))
-    return PartsPage(parts=parts, marker=_number(root, "NextPartNumberMarker") if _truncated(root) else None)
+    marker = None
+    if _truncated(root):
+        said = _text(root, "NextPartNumberMarker") or not parts
+        marker = _number(root, "NextPartNumberMarker") if said else parts[-1].number
+    return PartsPage(parts=parts, marker=marker)
 
 
 def uploads_page(body: bytes) -> UploadsPage:
     """ListMultipartUploads' answer."""
-    root = _record(body, "ListMultipartUploadsResult")
+    root = _record(body, "ListMultipartUploads", ("Upload", "MaxUploads", "IsTruncated"))
     uploads = tuple(
-        Unfinished(
-            key=_needed(one, "Key"), upload_id=_needed(one, "UploadId"), initiated_at=_time(_needed(one, "Initiated"))
-        )
+        Unfinished(key=_needed(one, "Key"), upload_id=_needed(one, "UploadId"), initiated_at=_begun(one))
         for one in _children(root, "Upload")
     )
     marker = None
     if _truncated(root):
-        marker = (_needed(root, "NextKeyMarker"), _text(root, "NextUploadIdMarker"))
+        marker = (_text(root, "NextKeyMarker"), _text(root, "NextUploadIdMarker"))
+        if not marker[0] and uploads:
+            marker = (uploads[-1].key, uploads[-1].upload_id)
+        if not marker[0]:
+            raise StoreLacks("NextKeyMarker in its answer")
     return UploadsPage(uploads=uploads, marker=marker)
 
 
-def retention(body: bytes) -> Retention:
-    """GetObjectRetention's answer."""
-    root = _record(body, "Retention")
-    return Retention(mode=_needed(root, "Mode"), until=_time(_needed(root, "RetainUntilDate")))
+def retention(body: bytes) -> Retention | None:
+    """GetObjectRetention's answer. None where there is none, or the store gave the object in its place."""
+    root = _lock(body, "Retention")
+    if root is None or not _text(root, "Mode"):
+        return None
+    return Retention(mode=_text(root, "Mode").upper(), until=_time(_needed(root, "RetainUntilDate")))
 
 
 def legal_hold(body: bytes) -> bool:
-    """GetObjectLegalHold's answer."""
-    return _needed(_record(body, "LegalHold"), "Status") == "ON"
+    """GetObjectLegalHold's answer. False, too, where the store gave the object in its place."""
+    root = _lock(body, "LegalHold")
+    return root is not None and _text(root, "Status").upper() == "ON"
 
 
 def session(body: bytes) -> tuple[str, str, str, datetime]:
     """AssumeRoleWithWebIdentity's answer: access key, secret key, session token, and when they end."""
-    root = _record(body, "AssumeRoleWithWebIdentityResponse")
+    root = _record(body, "AssumeRoleWithWebIdentity", ("AssumeRoleWithWebIdentityResult", "Credentials"))
     # Not by `iter`, which goes into itself for each level that there is.
     found = next((one for level in (root, *root) for one in _children(level, "Credentials")), root)
     keys = [_needed(found, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
@@ -178,11 +199,32 @@ def _root(body: bytes) -> Element:
     return root
 
 
-def _record(body: bytes, name: str) -> Element:
+def _record(body: bytes, operation: str, known: tuple[str, ...]) -> Element:
+    """The root of an operation's answer: called after the operation, or with a child that is `known` of it."""
     root = _root(body)
-    if _name(root) != name:
-        raise StoreUnreachable(f"the store's answer is no {name}; is something else at its address?")
+    if not _name(root).startswith(operation) and not any(_name(child) in known for child in root):
+        raise StoreUnreachable(f"the store's answer is none to {operation}; is something else at its address?")
     return root
+
+
+def _lock(body: bytes, name: str) -> Element | None:
+    """A lock's record. A store that does not know the question takes it for GET of the object, and gives its bytes.
+
+    Raises StoreUnreachable for a page of something before the store.
+    """
+    if is_page(body):
+        raise StoreUnreachable("the store's answer is a page; is something else at its address?")
+    try:
+        root = _root(body)
+    except StoreUnreachable:
+        return None
+    return root if _name(root).endswith(name) else None
+
+
+def _begun(upload: Element) -> datetime:
+    """When an upload began; long ago where it is not said, since it only orders those of one key."""
+    text = _text(upload, "Initiated")
+    return _time(text) if text else datetime.fromtimestamp(0, UTC)
 
 
 def _name(element: Element) -> str:
@@ -203,7 +245,7 @@ def _text(element: Element, name: str) -> str:
 
 def _needed(element: Element, name: str) -> str:
     if not (text := _text(element, name)):
-        raise StoreUnreachable(f"the store's answer has no {name}; is something else at its address?")
+        raise StoreLacks(f"{name} in its answer")
     return text
 
 
@@ -214,17 +256,20 @@ def _truncated(element: Element) -> bool:
 def _number(element: Element, name: str) -> int:
     text = _needed(element, name)
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-        raise StoreUnreachable(f"the store's answer has no usable {name}")
+        raise StoreLacks(f"a usable {name} in its answer")
     return int(text)
 
 
 def _time(text: str) -> datetime:
+    """A time in UTC: ISO 8601 in any of its forms, an HTTP date, or seconds since 1970, as botocore takes them."""
     try:
-        moment = datetime.fromisoformat(text)
+        if text.replace(".", "", 1).isdigit() and len(text.partition(".")[0]) in _EPOCH_DIGITS:
+            return datetime.fromtimestamp(float(text), UTC)
+        moment = parsedate_to_datetime(text) if text[:1].isalpha() else datetime.fromisoformat(text)
         # In UTC from here on: what lies beyond the years 1 to 9999 there would fail wherever it is first compared.
         return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise StoreUnreachable("the store's answer has a time that cannot be read") from error
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise StoreLacks("a time that can be read in its answer") from error
 
 
 def _part(element: Element) -> Part:
@@ -234,7 +279,7 @@ def _part(element: Element) -> Part:
     return Part(
         number=number,
         size_bytes=_number(element, "Size"),
-        etag=_needed(element, "ETag"),
+        etag=_text(element, "ETag"),
         sha256=sha256_of(_text(element, "ChecksumSHA256")),
     )
 

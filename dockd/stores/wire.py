@@ -22,11 +22,13 @@ from dockd.core import canonical
 from dockd.core.transfer import PUSH_BACK, Call, RetryClass, classify, retry_after_s
 from dockd.errors import (
     ConfigError,
+    DockdError,
     ObjectLost,
     OffsetConflict,
     PatchTooLarge,
     StoreBusy,
     StoreIncomplete,
+    StoreLacks,
     StoreRefused,
     StoreUnreachable,
     StoreUntrusted,
@@ -386,28 +388,24 @@ def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationEr
     return None
 
 
+_CLASSES: Mapping[RetryClass, type[DockdError]] = {
+    RetryClass.RENEW: SessionExpired,
+    RetryClass.RESUME: OffsetConflict,
+    RetryClass.LACKING: StoreLacks,
+    RetryClass.SHRINK: PatchTooLarge,
+    RetryClass.GONE: UploadLost,
+    RetryClass.INCOMPLETE: StoreIncomplete,
+    RetryClass.RESEND: UploadCorrupt,
+    RetryClass.CONTRADICTION: StoreUntrusted,
+}
+
+
 def _raise_class(found: RetryClass, status: int, words: str, wait_s: float | None) -> NoReturn:
-    match found:
-        case RetryClass.RENEW:
-            raise SessionExpired(words)
-        case RetryClass.RESUME:
-            raise OffsetConflict(words)
-        case RetryClass.LATER:
-            raise StoreBusy(words, retry_after_s=wait_s, pushed_back=status in PUSH_BACK)
-        case RetryClass.SHRINK:
-            raise PatchTooLarge(words)
-        case RetryClass.GONE:
-            raise UploadLost(words)
-        case RetryClass.INCOMPLETE:
-            raise StoreIncomplete(words)
-        case RetryClass.RESEND:
-            raise UploadCorrupt(words)
-        case RetryClass.REFUSED:
-            raise StoreRefused(words, status=status)
-        case RetryClass.CONTRADICTION:
-            raise StoreUntrusted(words)
-        case _:
-            raise StoreUnreachable(words)
+    if found is RetryClass.LATER:
+        raise StoreBusy(words, retry_after_s=wait_s, pushed_back=status in PUSH_BACK)
+    if found is RetryClass.REFUSED:
+        raise StoreRefused(words, status=status)
+    raise _CLASSES.get(found, StoreUnreachable)(words)
 
 
 def sentence(call: Call, status: int, said: str) -> str:

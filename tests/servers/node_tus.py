@@ -59,7 +59,7 @@ def tus_server() -> Iterator[NodeTus]:
 
 
 def _start(servers: Servers, files: Path, max_size_bytes: int) -> NodeTus:
-    node, modules = _node(), _installed()
+    program_of_node, modules = node(), installed_modules()
     chain, key = certificate(servers.directory)
     # Modules are looked for beside the script.
     (servers.directory / "node_modules").symlink_to(modules)
@@ -74,23 +74,23 @@ def _start(servers: Servers, files: Path, max_size_bytes: int) -> NodeTus:
         "EXPIRE_MS": str(_EXPIRE_MS),
         "MAX_SIZE": str(max_size_bytes),
     }
-    servers.start("tus", [node, servers.directory / "tus_server.mjs"], env=settings)
+    servers.start("tus", [program_of_node, servers.directory / "tus_server.mjs"], env=settings)
     servers.wait("@tus/server ready", lambda: answers(port))
     return NodeTus(
         url=f"https://127.0.0.1:{port}/files", token=TOKEN, ca_file=chain, tls_key=key, files=files, servers=servers
     )
 
 
-def _node() -> str:
+def node() -> str:
     """The first node on the PATH, where it is new enough: Debian 12's own is not."""
-    node = program("node", "nodejs.org, or a package of Node 20.19 or newer")
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    found = program("node", "nodejs.org, or a package of Node 20.19 or newer")
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     if tuple(map(int, said.removeprefix("v").split(".")[:2])) < _LEAST_NODE:
-        lacking(f"{node} is Node {said}, and @tus/server needs 20.19 or newer: put a newer one first on the PATH")
-    return node
+        lacking(f"{found} is Node {said}, and @tus/server needs 20.19 or newer: put a newer one first on the PATH")
+    return found
 
 
-def _installed() -> Path:
+def installed_modules() -> Path:
     """The modules of package-lock.json, installed once and again when it changed."""
     npm = program("npm", "apt-get install npm")
     lock = (_HERE / "package-lock.json").read_bytes()
@@ -108,6 +108,6 @@ def _installed() -> Path:
             timeout=300,
         )
         if done.returncode:
-            lacking(f"npm could not install @tus/server: {done.stderr[-500:]}")
+            lacking(f"npm could not install the servers of package.json: {done.stderr[-500:]}")
         installed.write_bytes(lock)
     return _CACHE / "node_modules"

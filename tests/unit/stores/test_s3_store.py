@@ -616,7 +616,8 @@ async def test_no_answer_about_the_store_condemns_a_clip(server, store, answer, 
 
 
 async def test_a_proxys_404_is_not_the_stores(server, store):
-    server.on("HEAD", CLIP, 404, headers={"x-amz-request-id": ""})
+    server.on("HEAD", CLIP, 404, headers={"x-amz-request-id": "", "Content-Type": "text/html"})
+    server.on("GET", CLIP, 404, "<html>nothing here</html>", headers={"x-amz-request-id": ""})
     with pytest.raises(StoreUnreachable):
         await store.register(ACQUISITION, MANIFEST, SIZE)
 
