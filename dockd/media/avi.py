@@ -8,7 +8,7 @@ inside the file, and that no media ends in zeros. Not checked: the chunks inside
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dockd.media.avi_index import OldIndex, super_index_end
 from dockd.media.findings import Findings
@@ -29,7 +29,17 @@ _OPENED: Mapping[bytes, tuple[bytes, ...]] = {
     b"AVI ": (b"hdrl",),
     b"hdrl": (b"strl", b"odml"),
 }
-_LEAVES: Mapping[bytes, tuple[bytes, ...]] = {b"hdrl": (b"avih",), b"odml": (b"dmlh",), b"strl": (b"indx",)}
+_LEAVES: Mapping[bytes, tuple[bytes, ...]] = {
+    b"hdrl": (b"avih",),
+    b"odml": (b"dmlh",),
+    b"strl": (b"strh", b"strf", b"indx"),
+}
+_STRH_BYTES = 36  # up to the length
+_PLAIN_PICTURES = (0, 0x20424752, 0x20424944)  # BI_RGB, "RGB ", "DIB ": not coded
+_PLAIN_SOUND = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible: silence may be zeros
+_MOST_STREAMS = 100  # that chunks can name, by two digits
+_MOST_NULS = 65536  # skipped one header after the other; more of them are judged as one stretch
+_SLACK_BYTES = 64  # so far a form's length may be off, with all its parts there
 
 
 def is_avi(head: bytes) -> bool:
@@ -59,6 +69,12 @@ class _Seen:
     frames: int = 0
     frame_us: int = 0
     furthest: int = 0  # where the last chunk that a super-index names ends
+    zeros: tuple[int, int] | None = None  # that the first movi ends with, where there are many
+    streams: int = 0  # strh chunks
+    stream_type: bytes = b""  # of the last of them
+    coded: set[int] = field(default_factory=set)  # numbers of streams whose chunks are never zeros
+    picture_us: int = 0  # duration of the first picture stream, by its own header
+    judged: bool = False  # idx1 was there, and knew of the zeros
 
 
 class AviParser:
@@ -77,6 +93,7 @@ class AviParser:
         self._index: OldIndex | None = None  # that payload is
         self._zeros: ZeroTail | None = None  # over that payload
         self._unwalked = False  # too many chunks
+        self._nuls = 0  # between chunks
 
     def feed(self, offset: int, block: memoryview) -> None:  # noqa: ARG002  blocks follow each other
         """Take the next bytes. Costs a few steps for each chunk outside the media."""
@@ -125,10 +142,15 @@ class AviParser:
             return
         start, parent = self._at - length, self._open[-1].kind if self._open else b""
         kind = bytes(self._header[8:12]) if is_list else kind
+        if self._header[0] == 0 and len(self._open) == 1 and self._nuls < _MOST_NULS:
+            self._skip_nuls()
+            return
         printable = all(byte in _PRINTABLE for byte in kind)
         if not printable or (not parent and not (is_list and kind in _OPENED[b""])):
             self._stray(start)
             return
+        if self._nuls:
+            self._findings.note("there are NULs between its chunks")
         size = int.from_bytes(self._header[4:8], "little")
         self._header.clear()
         self._chunks += 1
@@ -140,11 +162,21 @@ class AviParser:
         chunk.end = self._end_of(chunk, size, is_list=is_list)
         self._enter(chunk, parent, is_list=is_list)
 
+    def _skip_nuls(self) -> None:
+        """Some recorders put a few between the parts of a form: the next part begins behind them."""
+        rest = self._header.lstrip(b"\0")
+        self._nuls += len(self._header) - len(rest)
+        self._header[:] = rest
+
     def _end_of(self, chunk: _Chunk, size: int, *, is_list: bool) -> int:
         if is_list and size in _NEVER_WRITTEN:
             self._findings.damage(f"the recording was cut: the length of {chunk.name} was never written")
             return self._limit()
         end = chunk.start + _HEADER_BYTES + (max(size, 4) if is_list else size)
+        if len(self._open) == 1 and self._limit() < end <= self._limit() + _SLACK_BYTES:
+            form = self._open[0]
+            self._findings.note(f"the length of {form.name} is {end - form.end} bytes too small for its last part")
+            form.end = end
         if end > self._limit():
             self._findings.damage(f"the {chunk.name} chunk at byte {chunk.start} runs past the end of its list")
         # a chunk of odd length is followed by one byte that pads it, unless its list ends first
@@ -161,8 +193,8 @@ class AviParser:
         elif not is_list and chunk.kind in _LEAVES.get(parent, ()) and chunk.end - self._at <= _LEAF_BYTES:
             self._collected = bytearray()
         elif not is_list and chunk.kind == b"idx1" and parent == b"AVI ":
-            self._index = OldIndex(self._seen.media)
-            self._seen.has_index = True
+            self._index = OldIndex(self._seen.media, self._seen.zeros, frozenset(self._seen.coded))
+            self._seen.has_index = self._seen.judged = True
         self._chunk = chunk
         if self._at >= chunk.end:
             self._end_chunk(chunk)
@@ -184,10 +216,32 @@ class AviParser:
             seen.frames = max(seen.frames, int.from_bytes(payload[16:20], "little"))
         elif kind == b"dmlh":
             seen.frames = max(seen.frames, int.from_bytes(payload[0:4], "little"))
+        elif kind == b"strh" and len(payload) >= _STRH_BYTES:
+            self._stream_header(payload)
+        elif kind == b"strf":
+            self._stream_format(payload)
         elif kind == b"indx":
             end = super_index_end(payload)
             seen.has_index = seen.has_index or end is not None
             seen.furthest = max(seen.furthest, end or 0)
+
+    def _stream_header(self, payload: bytearray) -> None:
+        seen = self._seen
+        seen.stream_type = bytes(payload[0:4])
+        seen.streams += 1
+        scale, rate, _, length = (int.from_bytes(payload[at : at + 4], "little") for at in (20, 24, 28, 32))
+        if seen.stream_type == b"vids" and rate and not seen.picture_us:
+            seen.picture_us = length * scale * 1_000_000 // rate
+
+    def _stream_format(self, payload: bytearray) -> None:
+        seen = self._seen
+        plain = (
+            int.from_bytes(payload[16:20], "little") in _PLAIN_PICTURES
+            if seen.stream_type == b"vids"
+            else int.from_bytes(payload[0:2], "little") in _PLAIN_SOUND
+        )
+        if seen.stream_type in (b"vids", b"auds") and not plain and seen.streams <= _MOST_STREAMS:
+            seen.coded.add(seen.streams - 1)
 
     def _stray(self, start: int) -> None:
         """No chunk begins here: what follows, up to the end of the list or of the file, is judged as one stretch."""
@@ -198,11 +252,22 @@ class AviParser:
             self._end_chunk(self._chunk)
 
     def _zero_tail(self, chunk: _Chunk, zeros: ZeroTail) -> None:
-        if zeros.notable:
-            where = f"of the media at byte {chunk.start}" if chunk.kind else f"from byte {chunk.start} on, no chunks,"
-            self._findings.damage(f"the last {zeros.run_bytes} bytes {where} are zeros")
+        seen = self._seen
+        if chunk.kind and zeros.notable and seen.media is not None and seen.media[0] == chunk.start + _HEADER_BYTES:
+            seen.zeros = self._at - zeros.run_bytes, self._at  # the index behind it tells what they are
+        elif chunk.kind and zeros.notable:
+            self._findings.damage(f"the last {zeros.run_bytes} bytes of the media at byte {chunk.start} are zeros")
+        elif not chunk.kind and zeros.notable:
+            self._say(f"the last {zeros.run_bytes} bytes from byte {chunk.start} on, no chunks, are zeros")
         if not chunk.kind and not zeros.only_zeros:
-            self._findings.damage(f"{zeros.seen_bytes} bytes from byte {chunk.start} on are no chunks")
+            self._say(f"{zeros.seen_bytes} bytes from byte {chunk.start} on are no chunks")
+
+    def _say(self, what: str) -> None:
+        """Behind media and its index nothing of the recording can follow, but for further forms (OpenDML)."""
+        if self._seen.judged and not self._seen.furthest:
+            self._findings.note(what)
+        else:
+            self._findings.damage(what)
 
     # --- the end
 
@@ -211,7 +276,11 @@ class AviParser:
         findings, seen = self._findings, self._seen
         chunks = [*self._open, self._chunk] if self._chunk is not None else self._open
         cut = next((chunk for chunk in chunks if chunk.kind and size < chunk.end < _TO_THE_END), None)
-        if cut is not None:
+        if cut is not None and self._only_off(cut, size):
+            findings.note(
+                f"the length of {cut.name} is {cut.end - size} bytes more than there are; all its parts are there"
+            )
+        elif cut is not None:
             findings.damage(
                 f"the recording was cut: {cut.name} at byte {cut.start} should end at byte {cut.end}, "
                 f"{cut.end - size} bytes past the end of the file"
@@ -222,7 +291,12 @@ class AviParser:
             findings.damage(f"{len(self._header)} bytes at the end of the file are no chunk")
         if not self._unwalked:
             self._missing(size)
-        return findings.verdict("avi", duration_ms=seen.frames * seen.frame_us // 1000)
+        return findings.verdict("avi", duration_ms=(seen.picture_us or seen.frames * seen.frame_us) // 1000)
+
+    def _only_off(self, cut: _Chunk, size: int) -> bool:
+        """The form itself states a wrong length: its last part has ended, and its media and index are there."""
+        last = self._chunk is None and not self._header and self._open == [cut]
+        return last and self._seen.judged and cut.end - size <= _SLACK_BYTES
 
     def _missing(self, size: int) -> None:
         if not self._seen.headers:
@@ -231,6 +305,9 @@ class AviParser:
             self._findings.damage("it has no media (movi)")
         elif self._seen.wants_index and not self._seen.has_index:
             self._findings.damage("the recording was cut: its headers promise an index that is not there")
+        if self._seen.zeros is not None and not self._seen.judged:
+            start, end = self._seen.zeros
+            self._findings.damage(f"the last {end - start} bytes of the media, from byte {start} on, are zeros")
         if self._seen.furthest > size:
             self._findings.damage(
                 f"the recording was cut: its index names bytes up to byte {self._seen.furthest}, "

@@ -602,6 +602,86 @@ def test_zeros_in_an_avi():
     assert check(avi_file(index=chunk(b"JUNK", bytes(50_000)))).status is INTACT
 
 
+def streams(*kinds: tuple[bytes, int]) -> bytes:
+    """A strl for each: its type, and its coding (of sound the format tag, of pictures the compression)."""
+    lists = []
+    for kind, coding in kinds:
+        strh = chunk(b"strh", kind + bytes(16) + struct.pack("<4I", 1001, 30_000, 0, 300) + bytes(20))
+        strf = struct.pack("<I", coding) if kind == b"auds" else bytes(16) + struct.pack("<I", coding) + bytes(20)
+        lists.append(riff_list(b"strl", strh, chunk(b"strf", strf)))
+    return b"".join(lists)
+
+
+MJPG = int.from_bytes(b"MJPG", "little")
+SILENT = MEDIA + bytes(40_000)
+
+
+def tail_index(kind: bytes) -> bytes:
+    """Two chunks: one that is all of MEDIA, and one of nothing but the zeros behind it."""
+    rows = ((b"00dc", 4, len(MEDIA) - 8), (kind, 4 + len(MEDIA), 40_000 - 8))
+    return chunk(b"idx1", b"".join(name + struct.pack("<III", 16, at, size) for name, at, size in rows))
+
+
+@pytest.mark.parametrize(
+    ("second", "kind", "status"),
+    [
+        ((b"auds", 1), b"01wb", INTACT),
+        ((b"auds", 0x55), b"01wb", DAMAGED),
+        ((b"vids", 0), b"01db", INTACT),
+        ((b"vids", MJPG), b"01dc", DAMAGED),
+    ],
+)
+def test_p06_zeros_at_the_end_of_an_avi_are_damage_where_they_are_coded(second, kind, status):
+    headers = streams((b"vids", MJPG), second)
+    verdict = check(avi_file(headers=headers, media=SILENT, index=tail_index(kind)))
+    assert verdict.status is status
+    assert says(verdict, "hold zeros where media should be") == (status is DAMAGED)
+
+
+def test_zeros_that_no_chunk_of_an_avi_uses_are_no_damage_but_without_an_index_they_are():
+    headers = streams((b"vids", MJPG))
+    assert check(avi_file(headers=headers, media=SILENT, index=idx1((4, len(MEDIA) - 8)))).status is INTACT
+    assert check(avi_file(headers=headers, media=SILENT)).status is DAMAGED
+
+
+def whole_avi(between: bytes = b"") -> bytes:
+    headers = streams((b"vids", MJPG))
+    return avi_file(headers=headers, media=MEDIA, index=between + idx1((4, len(MEDIA) - 8)))
+
+
+@pytest.mark.parametrize("off", [-16, -8, -1, 1, 8, 60])
+def test_p06_a_form_whose_length_is_off_by_a_little_is_no_damage(off):
+    content = bytearray(whole_avi())
+    content[4:8] = struct.pack("<I", len(content) - 8 + off)
+    verdict = check(bytes(content))
+    assert verdict.status is INTACT
+    assert says(verdict, "the length of AVI is")
+
+
+@pytest.mark.parametrize("off", [-1000, 1000])
+def test_a_form_whose_length_is_off_by_much_is_damaged(off):
+    content = bytearray(whole_avi())
+    content[4:8] = struct.pack("<I", len(content) - 8 + off)
+    assert check(bytes(content)).status is DAMAGED
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 8, 13, 1000])
+def test_p06_nuls_between_chunks_are_a_note(count):
+    verdict = check(whole_avi(bytes(count)))
+    assert (verdict.status, verdict.reasons) == (INTACT, ("there are NULs between its chunks",))
+
+
+def test_p06_padding_behind_a_whole_avi_is_a_note():
+    verdict = check(whole_avi() + bytes(20_000))
+    assert verdict.status is INTACT
+    assert says(verdict, "are zeros")
+    assert check(whole_avi()[:-200] + bytes(20_000)).status is DAMAGED
+
+
+def test_an_avi_is_as_long_as_its_picture_stream_says():
+    assert check(whole_avi()).duration_ms == 10_010
+
+
 def test_more_chunks_than_are_walked():
     verdict = parsed(AviParser(max_chunks=10), avi_file(headers=chunk(b"JUNK", b"") * 20))
     assert verdict.status is INTACT
