@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dockd.media.avi import AviParser, is_avi
 from dockd.media.findings import Findings, Parser
+from dockd.media.matroska import MatroskaParser, is_matroska
 from dockd.media.mp4 import FIRST_BOXES, Mp4Parser
 from dockd.media.mpegts import HEAD_BYTES, TsParser, packet_layout
 from dockd.media.zeros import ZeroTail
@@ -75,6 +76,8 @@ def _parser_for(head: bytes) -> Parser:
         return Mp4Parser()
     if is_avi(head):
         return AviParser()
+    if is_matroska(head):
+        return MatroskaParser()
     layout = packet_layout(head)
     return TsParser(layout) if layout is not None else _Unrecognised()
 
@@ -98,7 +101,7 @@ class _Unrecognised:
             return Verdict(
                 status=VerdictStatus.UNRECOGNISED,
                 container="unknown",
-                reasons=("its first bytes are those of no MP4, AVI or MPEG-TS file",),
+                reasons=("its first bytes are those of no MP4, AVI, Matroska or MPEG-TS file",),
             )
         return findings.verdict("unknown")
 

@@ -14,7 +14,14 @@ from dockd.media.zeros import THRESHOLD_BYTES, ZeroRuns, ZeroTail, trailing_zero
 from dockd.model import VerdictStatus
 
 CLIPS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "media").iterdir())}
-WHOLE_FILES = ["faststart.mp4", "mjpeg.avi", "plain.avi", "plain.mov", "plain.mp4"]  # no prefix of these is a recording
+WHOLE_FILES = [
+    "faststart.mp4",
+    "mjpeg.avi",
+    "plain.avi",
+    "plain.mkv",
+    "plain.mov",
+    "plain.mp4",
+]  # no prefix of these is a recording
 PACKETS = {"stream.ts": 188, "stream.m2ts": 192}
 MEMORY_BYTES = 50 * 1024 * 1024
 BLOCK_BYTES = 256 * 1024  # the least that a reader hands over at once
@@ -124,7 +131,29 @@ def mutated(draw):
     return bytes(content)
 
 
-ANY_FILE = st.binary(max_size=3000) | FILES | AVIS | mutated()
+EBML_IDS = [
+    bytes.fromhex(text)
+    for text in (
+        *("18538067", "1F43B675", "114D9B74", "1549A966", "1654AE6B", "1C53BB6B", "EC", "BF", "E7", "A3"),
+        *("2AD7B1", "4489", "4461", "4DBB", "53AC", "BB", "B7", "F1"),
+    )
+]
+EBML_SIZES = st.sampled_from([b"\xff", b"\x01" + b"\xff" * 7, b"\x00", b"\x08" + bytes(4)]) | st.none()
+
+
+def element(kind, content, size):
+    return kind + (struct.pack(">Q", 1 << 56 | len(content)) if size is None else size) + content
+
+
+EBML_TREES = st.recursive(
+    st.builds(element, st.sampled_from(EBML_IDS), st.binary(max_size=40), EBML_SIZES),
+    lambda inner: st.builds(element, st.sampled_from(EBML_IDS), st.lists(inner, max_size=5).map(b"".join), EBML_SIZES),
+    max_leaves=30,
+)
+MATROSKA = st.lists(EBML_TREES, max_size=6).map(
+    lambda parts: b"\x1a\x45\xdf\xa3\x80" + EBML_IDS[0] + b"\x01" + b"\xff" * 7 + b"".join(parts)
+)
+ANY_FILE = st.binary(max_size=3000) | FILES | AVIS | MATROSKA | mutated()
 SPLITS = st.lists(st.integers(0, 9) | st.integers(0, 5000), max_size=60)
 
 

@@ -84,6 +84,8 @@ def says(verdict: Verdict, words: str) -> bool:
         ("fragmented-base-offset.mp4", "fragmented-mp4"),
         ("plain.avi", "avi"),
         ("mjpeg.avi", "avi"),
+        ("plain.mkv", "matroska"),
+        ("live.webm", "matroska"),
         ("stream.ts", "mpeg-ts"),
         ("stream.m2ts", "mpeg-ts"),
     ],
@@ -125,14 +127,14 @@ def test_less_than_any_header_is_a_cut_recording(content):
 
 
 def test_other_formats_are_unrecognised_not_damaged():
-    verdict = check(b"\x1a\x45\xdf\xa3" + MEDIA)
+    verdict = check(b"\x30\x26\xb2\x75" + MEDIA)
     assert (verdict.status, verdict.container) == (UNRECOGNISED, "unknown")
     assert verdict.reasons
 
 
 def test_zeros_damage_files_of_any_container():
     assert check(bytes(20)).reasons == ("all 20 bytes of the file are zeros",)
-    verdict = check(b"\x1a\x45\xdf\xa3" + bytes(5000))
+    verdict = check(b"\x30\x26\xb2\x75" + bytes(5000))
     assert (verdict.status, verdict.reasons) == (DAMAGED, ("the last 5000 bytes of the file are zeros",))
 
 
@@ -689,6 +691,49 @@ def test_more_chunks_than_are_walked():
 
 
 # --- padding
+
+
+# --- Matroska
+
+
+MKV = (CLIPS / "plain.mkv").read_bytes()
+LIVE = (CLIPS / "live.webm").read_bytes()  # no lengths, no cues
+CLUSTER = bytes.fromhex("1f43b675")
+
+
+def test_a_matroska_file_states_its_duration_and_start():
+    verdict = check(MKV)
+    assert verdict.duration_ms == 3023
+    assert verdict.recorded_at == datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+    assert check(LIVE).duration_ms is None
+
+
+def test_a_cut_matroska_file_says_what_is_missing():
+    cut = check(MKV[: MKV.rindex(CLUSTER) + 100])
+    assert cut.status is DAMAGED
+    assert says(cut, "the recording was cut: the element at byte")
+    assert says(cut, "the recording was cut: its index names byte")
+    assert says(check(LIVE[: LIVE.index(CLUSTER)]), "it has no media (clusters)")
+    assert check(LIVE[:-5]).status is DAMAGED
+
+
+def test_zeros_and_garbage_in_matroska_files():
+    cues = MKV.rindex(bytes.fromhex("1c53bb6b"))
+    long = MKV[:cues] + bytes(5000) + MKV[cues:]
+    assert check(long).status is DAMAGED
+    cluster = CLUSTER + struct.pack(">Q", 1 << 56 | 9000) + b"\xe7\x81\x05" + b"\1" * 3997 + bytes(5000)
+    assert says(check(LIVE + cluster), "1 clusters end in zeros")
+    assert check(LIVE + bytes(5000)).status is DAMAGED
+    behind = check(MKV + b"\xde\xad" * 20)
+    assert behind.status is INTACT
+    assert says(behind, "40 bytes from byte")
+
+
+def test_a_matroska_file_that_ends_long_before_its_stated_duration_is_cut():
+    duration = MKV.index(bytes.fromhex("4489")) + 3
+    late = bytearray(MKV)
+    late[duration : duration + 8] = struct.pack(">d", 600_000.0)
+    assert says(check(bytes(late)), "it states 600 s, and its last cluster begins at")
 
 
 @pytest.mark.parametrize("size", [0, 8, 9, 65_536, 65_545, 3_000_001])
