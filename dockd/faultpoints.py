@@ -170,6 +170,7 @@ class Point(StrEnum):
     )
     MOVE = "move", Side.RECEIVER, Act.WHOLE, "the clip leaves the upload space for its place"
     MOVE_SYNC = "move.sync", Side.RECEIVER, Act.WHOLE, "that is made durable in both directories"
+    LOOKED_ROW = "row.looked", Side.RECEIVER, Act.WHOLE, "what a stored clip was found to be, read again, is committed"
     RECEIPT_ROW = "row.receipt", Side.RECEIVER, Act.WHOLE, "the receipt becomes part of the station's chain"
     RECEIPT_DATA = "receipt.data", Side.RECEIVER, Act.WRITE, "receipt and signature are written beside the clip"
     RECEIPT_SYNC = "receipt.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"

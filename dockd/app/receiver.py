@@ -55,6 +55,9 @@ def _settings(config: ReceiverConfig) -> ReceiverSettings:
         upload_expiry=timedelta(seconds=config.uploads.expire_after_s),
         max_clip_bytes=config.accept.max_clip_bytes,
         holding_rehash=config.uploads.holding_rehash,
+        scrub_every=timedelta(days=config.scrub.every_days),
+        scrub_first_within=timedelta(seconds=config.scrub.first_within_s),
+        scrub_bytes_per_s=config.scrub.bytes_per_s,
         lookups={
             StationId(station): frozenset(StationId(one) for one in others)
             for station, others in config.lookups.permit.items()

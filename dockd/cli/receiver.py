@@ -54,6 +54,21 @@ def register(subparsers: Any) -> None:
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_place(listing)
     listing.set_defaults(handler=uploads)
+    scrubbing = actions.add_parser(
+        "scrub",
+        help="say how much of what is stored was read again, and what was found lost",
+        description="""Say how much of what is stored was read again and compared with its receipt, since when, and what
+was found lost or changed (docs/receiver.md). A running receiver is not disturbed.
+
+exit codes:
+  0   all was looked at in its time, and is well
+  65  clips are lost or changed, cannot be read, or were not looked at in time: it says which""",
+        epilog="Example: dockd receiver scrub --json --config /etc/dockd/receiver.toml",
+    )
+    scrubbing.add_argument("--json", action="store_true", help="one JSON object a line")
+    scrubbing.add_argument("--history", action="store_true", help="losses that are healed, too")
+    _add_place(scrubbing)
+    scrubbing.set_defaults(handler=scrub)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +131,29 @@ def uploads(args: argparse.Namespace) -> int:
     if empty and not args.json:
         print("No upload is unfinished, and none expired.", file=sys.stderr)
     return 0
+
+
+def scrub(args: argparse.Namespace) -> int:
+    """Report. Raises ConfigError where there is no catalogue."""
+    from datetime import UTC, datetime
+
+    from dockd.config.load import find_receiver_config, load_receiver
+    from dockd.config.schema import Scrub
+    from dockd.receiver.report import report
+
+    directory = _directory(args)
+    paced = Scrub() if args.directory else load_receiver(find_receiver_config(args.config), files=False).scrub
+    found = report(
+        directory,
+        every_days=paced.every_days,
+        first_within_s=paced.first_within_s,
+        bytes_per_s=paced.bytes_per_s,
+        now=datetime.now(UTC),
+        history=args.history,
+    )
+    for record, sentence in found.lines():
+        print(json.dumps(record, sort_keys=True) if args.json else sentence)
+    return 0 if found.looked.is_whole else 65
 
 
 def _directory(args: argparse.Namespace) -> Path:

@@ -270,6 +270,14 @@ class Uploads(Table):
     holding_rehash: Annotated[bool, Field(description="true or false")] = False
 
 
+class Scrub(Table):
+    """How often what is stored is read again."""
+
+    every_days: Annotated[int, whole(1, 366, "days")] = 30
+    first_within_s: Annotated[int, whole(1, 7 * 86400, "seconds")] = 86400
+    bytes_per_s: Annotated[int, whole(1024, 100_000_000_000, "bytes a second")] = 50_000_000
+
+
 class Lookups(Table):
     """Which stations may ask about each other's clips."""
 
@@ -291,6 +299,7 @@ class ReceiverConfig(Table):
     accept: Annotated[Accept, Field(description="a table [accept]")]
     retention: Annotated[Retention, Field(description="a table [retention]")] = Retention()
     uploads: Annotated[Uploads, Field(description="a table [uploads]")] = Uploads()
+    scrub: Annotated[Scrub, Field(description="a table [scrub]")] = Scrub()
     lookups: Annotated[Lookups, Field(description="a table [lookups.permit]")] = Lookups()
     log: Annotated[Log, Field(description="a table [log]")] = Log()
 

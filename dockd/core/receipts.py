@@ -204,6 +204,12 @@ def stated_witness(payload: bytes) -> StatedWitness:
     )
 
 
+def stated_sealed(payload: bytes) -> Digest | None:
+    """The digest of the object that a receipt's bytes name; None where it is another station's. As `stated_witness`."""
+    fields, shares, _ = _opened(payload, RECEIPT_TYPE)
+    return None if shares else fields.inner("sealed").digest("digest")
+
+
 def check_succession(previous: VerifiedReceipt | None, receipt: VerifiedReceipt) -> None:
     """Check that `receipt` is the very next one after `previous`; a receipt asked for again is no repeat.
 

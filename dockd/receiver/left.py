@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,9 +54,17 @@ class Left:
 
 
 def uploads_left(directory: Path) -> Iterator[Left]:
-    """What is unfinished, then what expired, each the oldest first. Beside a running receiver, too; changes nothing.
+    """What is unfinished, then what expired, each the oldest first. Raises as `open_beside` does."""
+    with open_beside(directory) as db:
+        yield from (_left(row, is_expired=False) for row in db.execute(_UNFINISHED))
+        yield from (_left(row, is_expired=True) for row in db.execute(_EXPIRED))
 
-    Raises ConfigError where there is no catalogue that can be read.
+
+@contextmanager
+def open_beside(directory: Path) -> Iterator[sqlite3.Connection]:
+    """The catalogue, to be read only, also beside a running receiver; changes nothing.
+
+    Raises ConfigError where there is none that can be read.
     """
     path = directory / "catalogue.sqlite"
     # Of a receiver that was stopped everything is in this one file. SQLite would make others beside it, which are then
@@ -65,8 +73,7 @@ def uploads_left(directory: Path) -> Iterator[Left]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_S)) as db:
             db.row_factory = sqlite3.Row
-            yield from (_left(row, is_expired=False) for row in db.execute(_UNFINISHED))
-            yield from (_left(row, is_expired=True) for row in db.execute(_EXPIRED))
+            yield db
     except sqlite3.Error as error:
         said = f"{path} cannot be read: {error}"
         raise ConfigError("no catalogue of a receiver, or one of another version", problems=(said,)) from error

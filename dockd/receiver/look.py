@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Literal
 
 from dockd import faults as no
 from dockd.faultpoints import Point
@@ -17,9 +18,27 @@ from dockd.receiver.rows import Announced
 class Gone(OSError):
     """The clip itself is provably not there any more as it was signed for: absent, of another length, other bytes."""
 
+    def __init__(self, sentence: str, *, what: Literal["missing", "length", "changed"]) -> None:
+        super().__init__(sentence)
+        self.what = what
+
 
 def look(stored: Stored, one: Announced, *, rehash: bool) -> None:
-    """Reopen the object. Raises OSError where it is not there as it was signed for, Gone where that is proven.
+    """Reopen the object. Raises OSError where it is not there as it was signed for, Gone where that is proven."""
+    descriptor = open_clip(stored, one)
+    try:
+        os.pread(descriptor, 1, one.size_bytes - 1)
+    finally:
+        os.close(descriptor)
+    if rehash:
+        digest = hash_file(stored.clip, one.size_bytes).hexdigest()
+        if "sha256:" + digest != one.sealed_digest:
+            raise Gone(f"{stored.clip} has the digest {digest}", what="changed")
+    look_at_manifest(stored, one)
+
+
+def open_clip(stored: Stored, one: Announced) -> int:
+    """A descriptor of the object. Raises OSError where it is not there, Gone where that, or its length, proves it lost.
 
     What a medium does not give, what may not be opened and what a link stands for may all come back by themselves. So
     may a whole disk that is not mounted: nothing is proven where not even the station's directory is there.
@@ -28,20 +47,13 @@ def look(stored: Stored, one: Announced, *, rehash: bool) -> None:
         descriptor = os.open(stored.clip, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         if stored.directory.parent.is_dir():
-            raise Gone(f"{stored.clip} is not there") from error
+            raise Gone(f"{stored.clip} is not there", what="missing") from error
         raise
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != one.size_bytes:
-            raise Gone(f"{stored.clip} has {found.st_size} bytes instead of {one.size_bytes}")
-        os.pread(descriptor, 1, one.size_bytes - 1)
-    finally:
-        os.close(descriptor)
-    if rehash:
-        digest = hash_file(stored.clip, one.size_bytes).hexdigest()
-        if "sha256:" + digest != one.sealed_digest:
-            raise Gone(f"{stored.clip} has the digest {digest}")
-    look_at_manifest(stored, one)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_size == one.size_bytes:
+        return descriptor
+    os.close(descriptor)
+    raise Gone(f"{stored.clip} has {found.st_size} bytes instead of {one.size_bytes}", what="length")
 
 
 def look_at_manifest(stored: Stored, one: Announced) -> None:
@@ -55,7 +67,7 @@ def look_whole(stored: Stored, one: Announced, nonce: bytes) -> bytes:
     look(stored, one, rehash=False)
     digest, shown = hash_shown(stored.clip, one.size_bytes, nonce)
     if "sha256:" + digest.hex() != one.sealed_digest:
-        raise Gone(f"{stored.clip} has the digest {digest.hex()}")
+        raise Gone(f"{stored.clip} has the digest {digest.hex()}", what="changed")
     return shown
 
 

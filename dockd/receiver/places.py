@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
 from dockd import faultpoints
 from dockd.faultpoints import Point
@@ -52,6 +54,15 @@ def _make_place(layout: Layout, one: Announced) -> None:
     signature = one.manifest.signature.encode()
     for path, content in ((stored.manifest, one.manifest.payload), (signature_of(stored.manifest), signature)):
         write_file(path, content, points=faultpoints.STORED, faults=faults)
+
+
+def mend_papers(layout: Layout, one: Announced, receipt: SignedBytes, wrong: Iterable[Path]) -> None:
+    """Put manifest and receipt there again, as the catalogue has them; what was there instead is kept. Idempotent."""
+    for path in wrong:
+        if os.path.lexists(path):
+            set_aside(path, layout.faults)
+    _make_place(layout, one)
+    keep_receipt(layout.stored(one.station, one.acquisition), receipt, layout.faults)
 
 
 def keep_receipt(stored: Stored, signed: SignedBytes, faults: Faults) -> None:

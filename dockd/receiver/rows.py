@@ -174,9 +174,10 @@ def reopen(db: sqlite3.Connection, upload: str, expires_at: datetime) -> None:
     )
 
 
-def settle(db: sqlite3.Connection, upload: str) -> None:
-    """Call an acquisition stored again that was reopened, and is verified by now."""
-    db.execute("UPDATE acquisition SET state = 'stored' WHERE upload = ? AND state = 'verified'", (upload,))
+def settle(db: sqlite3.Connection, upload: str) -> bool:
+    """Call an acquisition stored again that was reopened, and is verified by now. Returns whether it was one."""
+    cursor = db.execute("UPDATE acquisition SET state = 'stored' WHERE upload = ? AND state = 'verified'", (upload,))
+    return cursor.rowcount > 0
 
 
 def drop_announced(db: sqlite3.Connection, upload: str) -> bool:

@@ -21,6 +21,7 @@ from dockd.model import Clock, Entropy
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout
 from dockd.receiver.protocol import PatientProtocol
+from dockd.receiver.scrub import Scrub
 from dockd.receiver.sessions import Sessions
 from dockd.receiver.settings import ReceiverSettings
 from dockd.receiver.sharing import Sharing
@@ -63,11 +64,13 @@ async def serve(
         with _listen(settings) as listening:
             server = _Server(_config(app, context), listening, ready)
             async with asyncio.TaskGroup() as tasks:
-                expiring = tasks.create_task(_expire(uploads, clock))
+                scrub = Scrub(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock)
+                beside = [tasks.create_task(_expire(uploads, clock)), tasks.create_task(scrub.run())]
                 try:
                     await _run(server, uploads)
                 finally:
-                    expiring.cancel()
+                    for task in beside:
+                        task.cancel()
     finally:
         await catalogue.aclose()
 

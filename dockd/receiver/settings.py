@@ -34,3 +34,6 @@ class ReceiverSettings:
     holding_rehash: bool = False  # read the whole object again for each holding statement
     stall: timedelta = timedelta(seconds=60)  # a PATCH that brings no byte for so long is ended
     takeover: timedelta = timedelta(seconds=10)  # ... and for so long gives way to another PATCH of its upload
+    scrub_every: timedelta = timedelta(days=30)  # each stored object is read again once in so long
+    scrub_first_within: timedelta = timedelta(days=1)  # ... and the first time within so long of its receipt
+    scrub_bytes_per_s: int = 50_000_000

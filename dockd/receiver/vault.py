@@ -19,7 +19,7 @@ from dockd.core.sealing import sealed_size
 from dockd.errors import VerificationFailed
 from dockd.faultpoints import Point
 from dockd.model import Clock, Entropy, SignedBytes, StationId
-from dockd.receiver import rows
+from dockd.receiver import rows, scrub_rows
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout
 from dockd.receiver.look import Gone, look, look_at_manifest
@@ -121,7 +121,7 @@ class Vault:
     ) -> tuple[bytes, ...]:
         """Digests of ranges of the object, read from it now."""
         one, _ = await self._signed_for(station, acquisition)
-        held = await self._held(one)
+        held = await self._held_well(one)
         if any(piece.offset + piece.length > held.size_bytes for piece in wanted):
             raise Problem(Kind.MALFORMED, f"a range ends beyond the sealed clip, which has {held.size_bytes} bytes")
         stored = self._layout.stored(held.station, held.acquisition)
@@ -133,7 +133,7 @@ class Vault:
     async def holding(self, station: StationId, acquisition: str, nonce: bytes) -> SignedBytes:
         """A fresh statement that the object is here now, after looking."""
         one, given = await self._signed_for(station, acquisition)
-        held = await self._held(one)
+        held = await self._held_well(one)
         try:
             await asyncio.to_thread(self._look, one, held)
         except OSError as error:
@@ -152,6 +152,16 @@ class Vault:
         """Whose object an acquisition's clip is: its own, or another station's."""
         share = await self._catalogue.run(lambda db: rows.share(db, one))
         return share.holder if share else one
+
+    async def _held_well(self, one: Announced) -> Announced:
+        """The same. Raises Problem OBJECT_LOST where a look proved it lost: its length alone may be right."""
+        held = await self._held(one)
+        if await self._is_lost(held):
+            raise _lost(one, OSError("it was read again, and is not what was signed for"))
+        return held
+
+    async def _is_lost(self, held: Announced) -> bool:
+        return await self._catalogue.run(lambda db: scrub_rows.is_lost(db, held.station, held.acquisition))
 
     async def _signed_for(self, station: StationId, acquisition: str) -> tuple[Announced, Given]:
         """What a receipt was given for. Raises Problem INCOMPLETE, OBJECT_LOST or NOT_FOUND."""
@@ -220,6 +230,8 @@ class Vault:
                 return one
             held = await self._held(one)
             try:
+                if await self._is_lost(held):
+                    raise Gone("it was read again, and is not what was signed for", what="changed")  # noqa: TRY301
                 await asyncio.to_thread(self._look, one, held)
             except Gone as error:
                 _log.critical("object_sent_again", station=one.station, acquisition=one.acquisition, error=str(error))
@@ -291,7 +303,8 @@ class Vault:
         def give(db: sqlite3.Connection) -> Given:
             given = rows.receipt(db, one.station, one.acquisition)
             if given is not None:
-                rows.settle(db, one.upload)  # where it was sent again
+                if rows.settle(db, one.upload):  # it was sent again
+                    scrub_rows.begin_again(db, one.station, one.acquisition, now)
                 return given
             last, witnessed = rows.last_receipt(db, one.station), rows.cosigned(db, one.station)
             share = rows.share(db, one)
@@ -316,6 +329,7 @@ class Vault:
             )
             # Number and chain become the station's history with this commit, whether or not the answer arrives.
             rows.add_receipt(db, one, given)
+            scrub_rows.begin_again(db, one.station, one.acquisition, now)
             _log.info("receipt_given", station=one.station, acquisition=one.acquisition, receipt_seq=receipt_seq)
             return given
 

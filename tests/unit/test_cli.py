@@ -25,6 +25,7 @@ from dockd.errors import (
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {
     *("demo", "init", "run", "receiver", "receiver enrol", "receiver accept-log", "receiver uploads"),
+    "receiver scrub",
     *("camera", "camera make", "status"),
     *("store", "store accept-rollback", "store accept-loss", "store lost", "uplink", "uplink cap"),
     *("clips", "clips release", "clips retry", "custody", "custody verify", "custody show"),

@@ -103,6 +103,7 @@ class Dock:
         given = {
             "port": free_port(),
             "upload_expiry_s": 14 * 86400,
+            "scrub_first_within_s": 86400,
             "station": str(uuid.uuid4()),
             "store": str(uuid.uuid4()),
             "began_s": time.monotonic(),
@@ -130,6 +131,7 @@ class Dock:
         self.directory = directory
         self.clips: dict[str, bytes] = {}  # what was made, in this program
         self.upload_expiry = timedelta(seconds=given["upload_expiry_s"])
+        self.scrub_first_within = timedelta(seconds=given["scrub_first_within_s"])
         self.port: int = given["port"]
         self.station: str = given["station"]
         self.store: str = given["store"]
@@ -241,6 +243,7 @@ class Dock:
             allowed_recipients=frozenset(one.recipient.fingerprint for one in self.identities),
             reserve_bytes=0,
             upload_expiry=self.upload_expiry,
+            scrub_first_within=self.scrub_first_within,
             lookups={self.station: frozenset(self.trusted)},
         )
         await serve(settings, clock=self.receiver_clock, random=secrets.token_bytes, ready=ready, faults=faults)

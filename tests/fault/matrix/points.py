@@ -55,6 +55,7 @@ _SCENARIOS: dict[str, tuple[Point, ...]] = {
     ),
     "newcomer": _of(faultpoints.ENROLLED),
     "resent": (Point.STORED_ASIDE,),
+    "reread": (Point.LOOKED_ROW,),
     "moved": (Point.SHARED_ROW,),
     "fork": _of(faultpoints.FORK),
     "object": (Point.ERASE_OBJECT,),

@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -239,6 +240,38 @@ class Resent(Whole):
         assert aside.read_bytes() == RUBBLE
 
 
+class Reread(Resent):
+    """The same, at a store that reads again what it has: it has found that out by itself when all is over."""
+
+    async def make(self):
+        dock = await super().make()
+        path = dock.directory / "dock.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"scrub_first_within_s": 1}))
+        made = Dock(dock.directory)
+        made.clips = dict(dock.clips)
+        return made
+
+    async def attend(self):
+        if _asked(self.lives.dock, "SELECT count(*) FROM loss"):
+            await super().attend()
+
+    def _at_the_end(self):
+        never = _asked(self.lives.dock, "SELECT count(*) FROM look WHERE looked_us IS NULL")
+        return super()._at_the_end() and not never
+
+    def check(self, dock):
+        super().check(dock)
+        with closing(sqlite3.connect(dock.store_directory / "catalogue.sqlite")) as db:
+            assert db.execute("SELECT what, healed_by FROM loss").fetchall() == [("length", "sent-again")]
+
+
+def _asked(dock: Dock, question: str) -> int:
+    """A number from the store's catalogue; 0 while it has none of this format."""
+    with closing(sqlite3.connect(dock.store_directory / "catalogue.sqlite")) as db, suppress(sqlite3.OperationalError):
+        return db.execute(question).fetchone()[0]
+    return 0
+
+
 async def _held(bench: Bench) -> Dock:
     """A dock that stopped when one clip was erased, and one was stored that is damaged, so that it waits."""
     dock = Dock.make(bench.new())
@@ -412,6 +445,7 @@ SCENARIOS = {
     "rubble": Rubble,
     "fork": Fork,
     "resent": Resent,
+    "reread": Reread,
     "moved": Moved,
     "volume": Volume,
     "object": Object,

@@ -29,6 +29,8 @@ def directory(tmp_path):
                 "INSERT INTO acquisition VALUES ('station', ?, ?, ?, ?, 's', 'd', ?, 300, 2, ?, 1000000)",
                 (name, name, state, MANIFEST, name, durable),
             )
+        receipt = canonical.encode({"type": "receipt", "v": 1, "at": "2025-12-01T10:00:00.000Z"})
+        old.execute("INSERT INTO receipt VALUES ('station', 1, 'stored', ?, 's', 'd', 0)", (receipt,))
         old.commit()
     return tmp_path
 
@@ -47,6 +49,8 @@ async def test_what_was_stored_can_be_found_by_camera_and_plaintext(directory):
         assert found == [(name, "CAM1", "sha256:" + "ab" * 32) for name in ("open", "stored")]
         one = await catalogue.run(lambda db: rows.announced(db, "station", "stored"))
         assert one.announced_at is None
+        since = await catalogue.run(lambda db: db.execute("SELECT since_us, looked_us FROM look").fetchone())
+        assert tuple(since) == (1_764_583_200_000_000, None), "it was never looked at since its receipt"
     finally:
         await catalogue.aclose()
     (left,) = uploads_left(directory)
