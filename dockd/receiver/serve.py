@@ -9,6 +9,7 @@ import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 
 import structlog
 import uvicorn
@@ -19,6 +20,9 @@ from dockd.errors import ConfigError
 from dockd.faults import Faults
 from dockd.model import Clock, Entropy
 from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.connections import Connections, Place
+from dockd.receiver.door import Door
+from dockd.receiver.entry import Entry, Paced
 from dockd.receiver.layout import Layout
 from dockd.receiver.protocol import PatientProtocol
 from dockd.receiver.scrub import Scrub
@@ -33,8 +37,6 @@ from dockd.receiver.witness import Witness
 
 _log = structlog.get_logger()
 _STOP_S = 2  # for requests under way; PATCHes are told to end at once
-_KEEP_ALIVE_S = 30
-_MAX_CONNECTIONS = 512
 _SWEEP_S = 60.0
 
 
@@ -60,9 +62,10 @@ async def serve(
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
         await asyncio.to_thread(layout.sweep)
         await uploads.sweep()
-        app = _wire(settings, catalogue, layout, uploads, clock=clock, random=random)
+        connections = Connections(settings.limits, clock)
+        app = _wire(settings, catalogue, layout, uploads, connections, clock=clock, random=random)
         with _listen(settings) as listening:
-            server = _Server(_config(app, context), listening, ready)
+            server = _server(settings, app, context=context, listening=listening, connections=connections, ready=ready)
             async with asyncio.TaskGroup() as tasks:
                 scrub = Scrub(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock)
                 beside = [tasks.create_task(_expire(uploads, clock)), tasks.create_task(scrub.run())]
@@ -76,12 +79,16 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals are the program's affair, and somebody wants to know when it listens."""
+    """uvicorn, but signals are the program's affair, connections come through a door, and somebody wants to know."""
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listening: socket.socket, door: Door, ready: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
         self._listening = listening
+        self._door = door
         self._ready = ready
+        self._entering: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,6 +98,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        self._entering = asyncio.create_task(self._door.run())
+        self._entering.add_done_callback(self._end)
         host, port = self._listening.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         _log.info("receiver_listening", address=address)
@@ -98,15 +107,26 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; connections whose peers do not answer the end of TLS are cut."""
+        if self._entering is not None:
+            self._entering.cancel()
+            await asyncio.wait([self._entering])
+        self._listening.close()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             transport = connection.transport
             if transport is not None:
                 transport.abort()
+        if self._entering is not None and not self._entering.cancelled():
+            self._entering.result()  # an error that nobody foresaw ends the receiver
 
     async def run_on(self) -> None:
         """Serve until `should_exit`."""
-        await self.serve(sockets=[self._listening])
+        await self.serve(sockets=[])  # it is the door that listens
+
+    def _end(self, entering: asyncio.Task[None]) -> None:
+        """Whatever ends the door ends the receiver."""
+        del entering
+        self.should_exit = True
 
 
 async def _run(server: _Server, uploads: Uploads) -> None:
@@ -132,33 +152,60 @@ async def _expire(uploads: Uploads, clock: Clock) -> None:
         await clock.sleep(_SWEEP_S)
 
 
+def _server(
+    settings: ReceiverSettings,
+    app: ASGIApp,
+    *,
+    context: ssl.SSLContext,
+    listening: socket.socket,
+    connections: Connections,
+    ready: Callable[[str], None],
+) -> _Server:
+    config, limits = _config(app, settings), settings.limits
+
+    def make(place: Place) -> PatientProtocol:
+        state = server.server_state
+        return PatientProtocol(config=config, state=state, limits=limits, connections=connections, place=place)
+
+    server = _Server(
+        config, listening, Door(listening, context, limits=limits, connections=connections, make=make), ready
+    )
+    return server
+
+
 def _wire(
-    settings: ReceiverSettings, catalogue: Catalogue, layout: Layout, uploads: Uploads, *, clock: Clock, random: Entropy
+    settings: ReceiverSettings,
+    catalogue: Catalogue,
+    layout: Layout,
+    uploads: Uploads,
+    connections: Connections,
+    *,
+    clock: Clock,
+    random: Entropy,
 ) -> ASGIApp:
     sessions = Sessions(catalogue=catalogue, layout=layout, settings=settings, clock=clock, random=random)
     vault = Vault(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock, random=random)
     sharing = Sharing(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads)
     witness = Witness(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
-    tus = Tus(sessions=sessions, uploads=uploads, vault=vault, settings=settings, clock=clock)
-    return build(Calls(sessions=sessions, vault=vault, sharing=sharing, witness=witness), tus, clock)
+    entry = Entry(sessions, connections)
+    tus = Tus(entry=entry, uploads=uploads, vault=vault, settings=settings, clock=clock)
+    calls = Calls(entry=entry, sessions=sessions, vault=vault, sharing=sharing, witness=witness)
+    return Paced(build(calls, tus, clock), connections)
 
 
-def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: ReceiverSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=ceil(settings.limits.idle_s),
         timeout_graceful_shutdown=_STOP_S,
-        limit_concurrency=_MAX_CONNECTIONS,
     )
     config.load()
-    config.ssl = context
     return config
 
 

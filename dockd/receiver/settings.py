@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from dockd.core.sshsig import SigningKey
 from dockd.model import StationId, StoreId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What peers may hold open, and for how long. docs/operations.md has the arithmetic of memory."""
+
+    connections: int = 1024  # in all; each costs some 280 KiB once its TLS handshake began
+    strangers: int = 256  # of them, those that have shown no token, from peers without a session
+    per_peer: int = 32  # of an address (IPv6: 64 bits of it) that have shown no token
+    per_station: int = 64  # that have shown a token of one station
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # addresses that stand for many peers: no limit by peer
+    known_s: float = 3600.0  # a peer from which a station opened a session is known for so long
+    peer_burst: float = 500.0  # connections and requests without a token that a peer may have at once ...
+    peer_per_s: float = 50.0  # ... and so many more a second
+    first_byte_s: float = 10.0  # from the connection on; TLS costs nothing before it
+    handshake_s: float = 10.0
+    head_s: float = 20.0  # for a request's head
+    idle_s: float = 30.0  # between two requests
+    drain_s: float = 60.0  # for the rest of a body that was answered before its end
+    answer_s: float = 30.0  # for a peer that does not read what it asked for
+    close_s: float = 5.0  # for the end of TLS
+    head_bytes: int = 64 * 1024  # of a request's line and headers, and of what frames a body
+    headers: int = 100
+    drain_bytes: int = 128 * 1024**2  # after the answer; a station's PATCH has at most 64 MiB
+    pipelined: int = 8  # requests that wait behind one that is being answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +59,7 @@ class ReceiverSettings:
     lookups: Mapping[StationId, frozenset[StationId]] = field(default_factory=dict)  # who may ask about whose clips
     holding_rehash: bool = False  # read the whole object again for each holding statement
     stall: timedelta = timedelta(seconds=60)  # a PATCH that brings no byte for so long is ended
+    limits: Limits = Limits()
     takeover: timedelta = timedelta(seconds=10)  # ... and for so long gives way to another PATCH of its upload
     scrub_every: timedelta = timedelta(days=30)  # each stored object is read again once in so long
     scrub_first_within: timedelta = timedelta(days=1)  # ... and the first time within so long of its receipt

@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from dockd.model import Clock
 from dockd.receiver import rows
+from dockd.receiver.entry import Entry
 from dockd.receiver.incoming import CHECKSUMS, Incoming
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.rows import Announced
-from dockd.receiver.sessions import Caller, Sessions
 from dockd.receiver.settings import ReceiverSettings
 from dockd.receiver.uploads import Uploads
 from dockd.receiver.vault import Vault
@@ -32,9 +32,9 @@ class Tus:
     """The handlers below /uploads."""
 
     def __init__(
-        self, *, sessions: Sessions, uploads: Uploads, vault: Vault, settings: ReceiverSettings, clock: Clock
+        self, *, entry: Entry, uploads: Uploads, vault: Vault, settings: ReceiverSettings, clock: Clock
     ) -> None:
-        self._sessions = sessions
+        self._entry = entry
         self._uploads = uploads
         self._vault = vault
         self._settings = settings
@@ -67,7 +67,7 @@ class Tus:
         return Response(status_code=204, headers=_RESUMABLE | said)
 
     async def _create(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         acquisition = _metadata(request.headers.get("upload-metadata", "")).get("acquisition")
         if acquisition is None:
             raise Problem(
@@ -94,7 +94,7 @@ class Tus:
         return Response(status_code=201, headers=_RESUMABLE | said | _expires(one))
 
     async def _head(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         one = await self._uploads.find_settled(caller.station, _id(request))
         said = {
             "Upload-Offset": str(one.durable_bytes),
@@ -105,7 +105,7 @@ class Tus:
         return Response(status_code=200, headers=_RESUMABLE | said | _expires(one))
 
     async def _patch(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         if not _is_bytes(request):
             raise Problem(Kind.CONTENT_TYPE, f"send the bytes with 'Content-Type: {_BODY_TYPE}'")
         offset = _number(request, "upload-offset")
@@ -114,14 +114,9 @@ class Tus:
         return Response(status_code=204, headers=_RESUMABLE | said | _expires(one))
 
     async def _delete(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         await self._uploads.remove(caller.station, _id(request))
         return Response(status_code=204, headers=_RESUMABLE)
-
-    async def _caller(self, request: Request) -> Caller:
-        caller = await self._sessions.caller(request.headers.get("authorization"))
-        request.state.station = caller.station
-        return caller
 
     def _incoming(self, request: Request) -> Incoming:
         length = request.headers.get("content-length")

@@ -20,9 +20,10 @@ from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, NONCE_BYTES, Range
 from dockd.core.fields import Fields
 from dockd.errors import VerificationFailed
 from dockd.model import Clock, StationId
+from dockd.receiver.entry import Entry
 from dockd.receiver.exchange import answer, malformed, read_json, read_record, read_signed, to_signed
 from dockd.receiver.problems import Kind, Problem
-from dockd.receiver.sessions import Caller, Sessions
+from dockd.receiver.sessions import Sessions
 from dockd.receiver.sharing import Sharing
 from dockd.receiver.tus import Tus
 from dockd.receiver.uploads import disk_full
@@ -40,7 +41,8 @@ _Handler = Callable[[Request], Awaitable[Response]]
 class Calls:
     """The JSON calls."""
 
-    def __init__(self, *, sessions: Sessions, vault: Vault, sharing: Sharing, witness: Witness) -> None:
+    def __init__(self, *, entry: Entry, sessions: Sessions, vault: Vault, sharing: Sharing, witness: Witness) -> None:
+        self._entry = entry
         self._sessions = sessions
         self._vault = vault
         self._sharing = sharing
@@ -62,7 +64,7 @@ class Calls:
 
     async def announce(self, request: Request) -> Response:
         """PUT /acquisitions/{acquisition}: a signed manifest."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         signed = await read_signed(request)
         one, is_new = await self._vault.announce(caller, _id(request), signed)
         location = f"/uploads/{one.upload}"
@@ -77,14 +79,14 @@ class Calls:
 
     async def receipt(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/receipt."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         fields = await read_json(request, "receipt-request")
         digest = _taken(lambda: fields.digest("manifest"), fields)
         return answer(sshsig.signed_to_json(await self._vault.receipt(caller.station, _id(request), digest)))
 
     async def twins(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/twins: what other stations brought of the same clip."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         fields = await read_json(request, "twins-request")
         stations = _taken(lambda: fields.texts("stations"), fields)
         if len(stations) > _MAX_STATIONS:
@@ -94,7 +96,7 @@ class Calls:
 
     async def share(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/share: another's object is to stand for this clip."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         fields = await read_json(request, "share-request")
         digest = _taken(lambda: fields.digest("manifest"), fields)
         held = await self._sharing.share(caller.station, _id(request), digest)
@@ -103,7 +105,7 @@ class Calls:
 
     async def ranges(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/ranges."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         fields = await read_json(request, "ranges-request")
         nonce, pairs = _taken(lambda: (fields.hex("nonce", NONCE_BYTES), fields.pairs("ranges")), fields)
         if len(pairs) > MAX_RANGES or sum(length for _, length in pairs) > MAX_TOTAL_BYTES:
@@ -116,14 +118,14 @@ class Calls:
 
     async def holding(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/holding."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         fields = await read_json(request, "holding-request")
         nonce = _taken(lambda: fields.hex("nonce", NONCE_BYTES), fields)
         return answer(sshsig.signed_to_json(await self._vault.holding(caller.station, _id(request), nonce)))
 
     async def checkpoints(self, request: Request) -> Response:
         """GET /checkpoints: the newest one's size. POST /checkpoints: have one cosigned."""
-        caller = await self._caller(request)
+        caller = await self._entry.caller(request)
         if request.method in ("GET", "HEAD"):
             return answer({"type": "checkpoint-size", "v": 1, "size": await self._witness.size(caller)})
         fields = await read_json(request, "checkpoint-submission")
@@ -137,11 +139,6 @@ class Calls:
         nodes = [bytes.fromhex(node) for node in proof]
         cosigned = await self._witness.cosign(caller, note.encode(), old_size, nodes)
         return answer({"type": "cosigned", "v": 1, "note": cosigned.decode()})
-
-    async def _caller(self, request: Request) -> Caller:
-        caller = await self._sessions.caller(request.headers.get("authorization"))
-        request.state.station = caller.station
-        return caller
 
 
 def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
