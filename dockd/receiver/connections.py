@@ -79,15 +79,12 @@ class Connections:
         is_inside = peer is None or self._known.get(peer, 0.0) > self._clock.monotonic_s()
         if peer is not None and len(self._unnamed.get(peer, ())) >= self._limits.per_peer:
             self._give_way(next(iter(self._unnamed[peer])))
-        if is_inside:
-            if self._inside >= self._limits.connections - self._limits.strangers:
-                self._turn_away()
+        if not (self._has_room_inside() if is_inside else self._make_room(str(peer))):
+            self._turn_away()
             return None
+        if is_inside:
             self._inside += 1
         else:
-            if self._strangers >= self._limits.strangers and not self._make_room(str(peer)):
-                self._turn_away()
-            return None
             self._strangers += 1
         place = Place(peer, is_inside=is_inside)
         if peer is not None:
@@ -103,7 +100,7 @@ class Connections:
         if place.station is not None:  # a proxy's connection serves one station after the other
             self._leave(place.station)
         elif not place.is_inside:
-            if self._inside >= self._limits.connections - self._limits.strangers:
+            if not self._has_room_inside():
                 return False
             self._strangers, self._inside = self._strangers - 1, self._inside + 1
             place.is_inside = True
@@ -159,8 +156,13 @@ class Connections:
 
     # --- how
 
+    def _has_room_inside(self) -> bool:
+        return self._inside < self._limits.connections - self._limits.strangers
+
     def _make_room(self, peer: str) -> bool:
-        """End the oldest stranger of the peer that has most; False where no peer has more than `peer`."""
+        """Where all is taken, end the oldest stranger of the peer that has most; False where none has more."""
+        if self._strangers < self._limits.strangers:
+            return True
         counts = {
             one: count for one, places in self._unnamed.items() if (count := sum(not p.is_inside for p in places))
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dockd.model import StationId
 from dockd.receiver.connections import Connections, Place
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.protocol import CONNECTION
@@ -23,14 +24,18 @@ class Entry:
     async def caller(self, request: Request) -> Caller:
         """Whose request this is. Raises Problem NO_TOKEN, UNKNOWN_STATION, or TOO_MANY connections of one station."""
         caller = await self._sessions.caller(request.headers.get("authorization"))
-        request.state.station = caller.station
-        if not self._connections.belongs_to(getattr(request.state, CONNECTION), caller.station):
+        self.let_in(request, caller.station)
+        return caller
+
+    def let_in(self, request: Request, station: StationId) -> None:
+        """Make the connection this station's, which has shown who it is. Raises Problem TOO_MANY."""
+        request.state.station = station
+        if not self._connections.belongs_to(getattr(request.state, CONNECTION), station):
             raise Problem(
                 Kind.TOO_MANY,
                 "too many connections are open here, or too many of this station: close those that are not in use",
                 headers=_CLOSE | {"Retry-After": "10"},
             )
-        return caller
 
 
 class Paced:

@@ -199,6 +199,7 @@ def _config(app: ASGIApp, settings: ReceiverSettings) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # at "warning" it has a line for each request that cannot be parsed, whoever sends them
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dockd.core import sshsig
+from dockd.core import canonical, sshsig
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, NONCE_BYTES, Range
 from dockd.core.fields import Fields
 from dockd.errors import VerificationFailed
@@ -60,7 +60,11 @@ class Calls:
             fields = Fields(record, "session-request")
             station = _taken(lambda: fields.uuid("station"), fields)
             return answer(await self._sessions.challenge(station))
-        return answer(await self._sessions.open(to_signed(record)), status=201)
+        signed = to_signed(record)
+        opened = await self._sessions.open(signed)
+        # What it says was believed just now: from here on the connection is no stranger's.
+        self._entry.let_in(request, canonical.decode(signed.payload, type_="session")["station"])
+        return answer(opened, status=201)
 
     async def announce(self, request: Request) -> Response:
         """PUT /acquisitions/{acquisition}: a signed manifest."""
