@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 from dockd import faults, log
@@ -16,7 +18,10 @@ from dockd.core.sealing import parse_recipients_file
 from dockd.core.sshsig import SigningKey
 from dockd.model import StationId, StoreId
 from dockd.receiver.serve import serve
-from dockd.receiver.settings import ReceiverSettings
+from dockd.receiver.settings import Limits, ReceiverSettings
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_TLS_BUFFER_BYTES = 256 * 1024
 
 
 def run(config_path: Path) -> int:
@@ -24,6 +29,7 @@ def run(config_path: Path) -> int:
     config = load_receiver(config_path)
     log.set_up(config.log.level, config.log.format)
     check_receiver(config_path, config)
+    _give_memory_back()
     settings = _settings(config)
     return run_until_signal(
         lambda: serve(
@@ -34,6 +40,18 @@ def run(config_path: Path) -> int:
             faults=faults.from_environment(),
         )
     )
+
+
+def _give_memory_back() -> None:
+    """Have the C library return the buffers of closed connections to the system.
+
+    asyncio keeps 256 KiB for each TLS connection. glibc takes such a block from the system and returns it, but raises
+    the size from which it does so to that of the first one that is freed (mallopt(3), "M_MMAP_THRESHOLD"): from then on
+    they lie between others in the heap, and stay. Setting the size ends that. Other C libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _TLS_BUFFER_BYTES)
 
 
 def _settings(config: ReceiverConfig) -> ReceiverSettings:
@@ -58,6 +76,16 @@ def _settings(config: ReceiverConfig) -> ReceiverSettings:
         scrub_every=timedelta(days=config.scrub.every_days),
         scrub_first_within=timedelta(seconds=config.scrub.first_within_s),
         scrub_bytes_per_s=config.scrub.bytes_per_s,
+        station_percent=config.uploads.station_percent,
+        station_least_bytes=config.uploads.station_least_bytes,
+        station_unfinished=config.uploads.station_unfinished,
+        limits=Limits(
+            connections=config.connections.most,
+            strangers=config.connections.most // 4,
+            per_peer=config.connections.per_peer,
+            per_station=config.connections.per_station,
+            proxies=tuple(ip_network(one) for one in config.connections.proxies),
+        ),
         lookups={
             StationId(station): frozenset(StationId(one) for one in others)
             for station, others in config.lookups.permit.items()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, get_args, get_origin
@@ -48,6 +49,11 @@ def _suffix(text: str) -> str:
 def _name(text: str) -> str:
     if not text or "/" in text or "\x00" in text or text in (".", ".."):
         raise ValueError("no name of a directory")
+    return text
+
+
+def _network(text: str) -> str:
+    ip_network(text)  # raises ValueError
     return text
 
 
@@ -268,6 +274,22 @@ class Uploads(Table):
     expire_after_s: Annotated[int, whole(60, 366 * 86400, "seconds")] = 7 * 86400
     token_lifetime_s: Annotated[int, whole(60, 86400, "seconds")] = 3600
     holding_rehash: Annotated[bool, Field(description="true or false")] = False
+    station_percent: Annotated[int, whole(1, 100, "parts in a hundred of the disk")] = 10
+    station_least_bytes: Annotated[int, size(1)] = 800 * 10**9
+    station_unfinished: Annotated[int, whole(64, 65536, "uploads")] = 256
+
+
+class PeerConnections(Table):
+    """What peers may hold open."""
+
+    most: Annotated[int, whole(64, 65536, "connections")] = 1024
+    per_peer: Annotated[int, whole(1, 4096, "connections")] = 32
+    per_station: Annotated[int, whole(1, 4096, "connections")] = 64
+    proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_network)], ...],
+        listing('addresses or networks, such as "192.0.2.7" or "2001:db8::/48"'),
+        AfterValidator(distinct),
+    ] = ()
 
 
 class Scrub(Table):
@@ -300,6 +322,7 @@ class ReceiverConfig(Table):
     retention: Annotated[Retention, Field(description="a table [retention]")] = Retention()
     uploads: Annotated[Uploads, Field(description="a table [uploads]")] = Uploads()
     scrub: Annotated[Scrub, Field(description="a table [scrub]")] = Scrub()
+    connections: Annotated[PeerConnections, Field(description="a table [connections]")] = PeerConnections()
     lookups: Annotated[Lookups, Field(description="a table [lookups.permit]")] = Lookups()
     log: Annotated[Log, Field(description="a table [log]")] = Log()
 

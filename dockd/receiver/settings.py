@@ -55,6 +55,10 @@ class ReceiverSettings:
     token_lifetime: timedelta = timedelta(hours=1)
     upload_expiry: timedelta = timedelta(days=14)  # since the last byte arrived
     max_clip_bytes: int = 64 * 1024**3  # of a sealed clip
+    station_percent: int = 10  # of the disk, for what one station has announced and not finished ...
+    station_least_bytes: int = 800 * 10**9  # ... and no less than this, or half of the disk where that is less
+    station_unfinished: int = 256  # uploads of one station
+    unused_expiry: timedelta = timedelta(days=1)  # of an announcement without a byte
     reserve_bytes: int = 256 * 1024**2  # of the disk, never promised to an upload
     lookups: Mapping[StationId, frozenset[StationId]] = field(default_factory=dict)  # who may ask about whose clips
     holding_rehash: bool = False  # read the whole object again for each holding statement
