@@ -192,7 +192,14 @@ class StoreError(DockdError):
 
 
 class StoreUnreachable(StoreError):
-    """No usable answer: refused, reset, timed out, TLS broken, HTML from a captive portal."""
+    """No usable answer: refused, reset, timed out, TLS broken, HTML from a captive portal.
+
+    `silent`: nothing answered at all, so that the next question would wait as long.
+    """
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class StoreLacks(StoreUnreachable):

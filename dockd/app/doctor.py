@@ -12,11 +12,11 @@ from dockd.app.check import check_station
 from dockd.app.clock import MachineClock
 from dockd.app.stores import Identity, open_store, policy_of, read_file
 from dockd.config.load import load_station
+from dockd.core.findings import Findings
 from dockd.core.sshsig import SigningKey
 from dockd.errors import RequestRefused
 from dockd.model import StationId
 from dockd.station.doctor import looked_at, report, to_json
-from dockd.stores.probing import Findings
 
 
 async def examine(path: Path, name: str | None) -> AsyncGenerator[dict[str, Any], None]:

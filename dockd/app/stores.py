@@ -16,6 +16,7 @@ from pathlib import Path
 from dockd.config.schema import StationConfig
 from dockd.config.stores import AnyStore, AxisStore, CountedStores, Foreign, ReceiverStore, S3Store, Store, TusStore
 from dockd.core.bandwidth import parse_rate
+from dockd.core.findings import Answer, Findings
 from dockd.core.keyfiles import parse_station_pub, parse_store_pub
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.sshsig import PublicKey, SigningKey
@@ -30,7 +31,7 @@ from dockd.stores.axis_session import CredentialFile
 from dockd.stores.credentials import CredentialSource, EnvironmentCredentials, FileCredentials
 from dockd.stores.header_file import HeaderFile
 from dockd.stores.port import ObjectStore
-from dockd.stores.probing import Answer, Findings, Probing
+from dockd.stores.probing import Probing
 from dockd.stores.receiver_store import ReceiverStore as Receiver
 from dockd.stores.s3 import S3Store as Bucket
 from dockd.stores.s3_records import Lock, LockMode

@@ -17,6 +17,7 @@ from dockd.core import canonical
 from dockd.core import manifest as manifests
 from dockd.core.fields import Fields
 from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
+from dockd.core.proof import Needs, Verdict, least_shown
 from dockd.errors import VerificationFailed
 from dockd.model import AcquisitionId, Digest, SignedBytes, StationId, StoreId
 
@@ -84,6 +85,7 @@ class VerifiedPresence:
     station: StationId
     acquisition: AcquisitionId
     confirmation: Digest  # of the VerifiedObjects that it is about
+    needs: Needs  # by what it was judged
     at: datetime
     kept_until: datetime | None
     payload_digest: Digest
@@ -98,10 +100,9 @@ def to_read_back(states: Mapping[Piece, ObjectState]) -> tuple[Piece, ...]:
     return tuple(piece for piece in Piece if piece in states and states[piece].checksum is None)
 
 
-def to_show_again(confirmed: VerifiedObjects) -> tuple[Piece, ...]:
-    """The objects that nothing but their bytes tells from others of the same length: neither version nor checksum."""
-    objects = confirmed.objects
-    return tuple(piece for piece in Piece if not objects[piece].state.version and objects[piece].state.checksum is None)
+def needs_of(confirmed: VerifiedObjects, piece: Piece, verdict: Verdict) -> Needs:
+    """What shows that the store still has one of the objects: no version and no ETag does."""
+    return Needs.BYTES if confirmed.objects[piece].state.checksum is None else verdict.needs
 
 
 def verify_objects(
@@ -164,14 +165,15 @@ def still_there(
     confirmed: VerifiedObjects,
     states: Mapping[Piece, ObjectState],
     *,
-    shown: frozenset[Piece] = frozenset(),
+    verdict: Verdict,
+    shown: Mapping[Piece, int],
     at: datetime,
 ) -> VerifiedPresence:
     """The store still has these very objects, and may not delete them sooner than it said. Raises VerificationFailed.
 
-    `shown`: the objects whose bytes the store gave back right now, and which were compared.
+    `shown`: how many bytes of each the store gave back right now, which were compared and the same. Another version or
+    ETag than before is taken for another object; the same one shows nothing.
     """
-    unshown = set(to_show_again(confirmed)) - shown
     for piece in Piece:
         was, now = confirmed.objects[piece].state, states.get(piece)
         if now is None:
@@ -179,23 +181,24 @@ def still_there(
         changed = {
             "length": now.size_bytes != was.size_bytes,
             "version": now.version != was.version,
-            "checksum": was.checksum is not None and now.checksum != was.checksum,
+            "checksum": needs_of(confirmed, piece, verdict) is Needs.CHECKSUM and now.checksum != was.checksum,
             "retention, which is shorter": _sooner(now.retention_until, was.retention_until),
         }
         for what, is_other in changed.items():
             if is_other:
                 raise VerificationFailed(f"the {piece.value} has another {what} than when it was confirmed")
-        if piece in unshown:
+        if shown.get(piece, 0) < least_shown(was.size_bytes, needs_of(confirmed, piece, verdict)):
             raise VerificationFailed(f"nothing but its bytes would tell whether the {piece.value} is the same")
     kept_until = _least([states[piece].retention_until for piece in Piece])
     record = {
         "type": PRESENCE_TYPE,
-        "v": 1,
+        "v": 2,
         "store": confirmed.store,
         "confirmation": confirmed.payload_digest,
         "at": canonical.format_time(at),
         "objects": {piece.value: _state_record(states[piece]) for piece in Piece},
-        "shown": [piece.value for piece in Piece if piece in shown],
+        "needs": verdict.needs.value,
+        "shown": {piece.value: shown[piece] for piece in Piece},
     }
     return VerifiedPresence(
         token=_TOKEN,
@@ -203,6 +206,7 @@ def still_there(
         station=confirmed.station,
         acquisition=confirmed.acquisition,
         confirmation=confirmed.payload_digest,
+        needs=verdict.needs,
         at=at,
         kept_until=kept_until,
         payload_digest=canonical.digest(canonical.encode(record)),

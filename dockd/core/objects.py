@@ -40,7 +40,7 @@ class ObjectState:
     """One object, as the store described it in the answer to one new request."""
 
     size_bytes: int
-    version: str  # a version id, else an ETag: another one means another object; empty where the store has neither
+    version: str  # a version id, an ETag or the like: another one means another object, the same one proves nothing
     checksum: Checksum | None  # None: the store states none that can be believed, so the object has to be read back
     retention_until: datetime | None  # until then the store lets nobody delete it; None: it promises nothing
     legal_hold: bool = False

@@ -11,9 +11,11 @@ from dockd.core import canonical, releases
 from dockd.core.canonical import decode_path, encode_path, format_time
 from dockd.core.confirmation import Kind, VerifiedObjects, VerifiedPresence
 from dockd.core.fields import Fields
+from dockd.core.findings import Findings
 from dockd.core.lifecycle import AcquisitionState
 from dockd.core.manifest import Manifest, encode
 from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.proof import Needs, weigh
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.remnants import may_be_left, remnant_of
 from dockd.core.twins import VerifiedTwin, differences
@@ -57,6 +59,7 @@ class ObjectConfirmation:
     objects: VerifiedObjects
     presence: VerifiedPresence
     asked_at: datetime  # by the station's clock, before the store was looked at
+    findings: Findings  # what is known of the store from its trials
 
     @property
     def store(self) -> StoreId:
@@ -301,6 +304,7 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
         unmet |= _twin_conditions(one, manifest, configured)
     else:
         unmet |= _object_conditions(one.objects, one.presence, manifest)
+        unmet |= _proof_conditions(one, configured)
     return unmet | (_promise_conditions(one, configured, policy.margin, now) if configured else {})
 
 
@@ -380,6 +384,15 @@ def _object_conditions(objects: VerifiedObjects, presence: VerifiedPresence, man
         "what was seen right now is of other objects": (presence.store, presence.confirmation)
         != (objects.store, objects.payload_digest),
     }
+
+
+def _proof_conditions(one: ObjectConfirmation, configured: PolicyStore | None) -> dict[str, bool]:
+    """What its trials found lets its word count, and it was asked for no less than that takes."""
+    verdict = weigh(configured, one.findings, signs=False)
+    less = "its bytes were not read back right now, and no checksum of it is believed"
+    return {less: verdict.needs is Needs.BYTES and one.presence.needs is not Needs.BYTES} | dict.fromkeys(
+        verdict.held, True
+    )
 
 
 def _ground_of(one: Confirmation) -> Ground:

@@ -1,7 +1,8 @@
 """Confirm by looking: a store that does not sign is asked what it has, and that is compared with what was sealed.
 
-What the store computed itself is believed; where it states no checksum the object is read back whole and hashed. Where
-it gives nothing back, or promises to keep nothing, the clip is held. Right before erasing the store is looked at again.
+What the store computed itself is believed where a trial showed that it may be; else the object is read back whole and
+hashed. Where it gives nothing back, or promises to keep nothing, the clip is held. Right before erasing the store is
+looked at again, and bytes are read back again: a sample where its checksum is believed, else as dockd.core.proof says.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dockd.core import canonical
-from dockd.core.challenge import Range, choose_ranges
+from dockd.core.challenge import Range
 from dockd.core.confirmation import (
     OwnSums,
     VerifiedObjects,
+    needs_of,
     parse_objects,
     still_there,
     to_read_back,
-    to_show_again,
     verify_objects,
 )
+from dockd.core.findings import Findings
 from dockd.core.lifecycle import DeliveryEvent, DeliveryState
 from dockd.core.objects import Algorithm, ObjectState, Piece
 from dockd.core.policy import StorePolicy
+from dockd.core.proof import Needs, Verdict, believed, choose_chunks, is_whole, weigh
 from dockd.core.warrant import ObjectConfirmation
 from dockd.errors import (
     SpoolSpoiled,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 BLOCK_BYTES = 1024 * 1024
-SHOWN_FOR = timedelta(hours=1)  # that a whole reading right before erasing counts
+_SMALL_BYTES = 1024 * 1024  # more than a manifest or a signature ever has
 MAX_BREAKS = 5  # in a row that brought a reading back no further, before the uplink is asked to wait
 
 
@@ -99,8 +101,8 @@ class ObjectConfirmer:
     random: Entropy
     on_changed: Callable[[Acquisition], None]  # hears of every row that its delivery moved on; must not block
     throttle: Callable[[int], Awaitable[None]]
+    tried: Callable[[], Awaitable[Findings]]  # what is known of the store, from a trial now where one is due
     _partial: dict[tuple[AcquisitionId, Piece], _Partial] = field(default_factory=dict)
-    _shown_whole: dict[AcquisitionId, datetime] = field(default_factory=dict)  # just before it is to be erased
 
     @property
     def of(self) -> StoreId:
@@ -123,8 +125,9 @@ class ObjectConfirmer:
             delivery = await self._finish(delivery, manifest)
         if delivery.state is not DeliveryState.FINISHED or delivery.objects is None:
             return delivery
+        verdict = self._judge(await self.tried())
         at = self.clock.now()
-        states = await self.store.look(delivery.objects)
+        states = believed(await self.store.look(delivery.objects), verdict)
         self._require_retention(states)
         own = await self._own_sums(row, manifest, states)
         read_back = {piece: await self._read_back(delivery, piece, states[piece]) for piece in to_read_back(states)}
@@ -143,22 +146,29 @@ class ObjectConfirmer:
         return await self._believe(verified)
 
     async def ask_again(self, acquisition: AcquisitionId) -> ObjectConfirmation:
-        """As Confirming says: what was found then, and a new look."""
+        """As Confirming says: what was found then, bytes that are the same now, and a new look.
+
+        Raises StoreUnproven, too, where a trial found that its word cannot count, or the store gives nothing back.
+        """
         row, delivery, manifest = await self.journal.read(
             lambda tx: (row_of(tx, acquisition), tx.delivery(acquisition, self.of), tx.manifest(acquisition))
         )
         if delivery is None or delivery.confirmation is None or delivery.objects is None:
             raise VerificationFailed(f"acquisition {acquisition} has no confirmation of store {self.of}")
         confirmed = parse_objects(delivery.confirmation, store=self.of, station=self.station, manifest=manifest)
+        findings = await self.tried()
+        verdict = self._judge(findings)
         try:
             # The bytes first, which may take long: the warrant's time runs from the question about what is there now.
-            shown = await self._shown(row, manifest, delivery.objects, confirmed)
+            shown = await self._shown(row, manifest, delivery.objects, confirmed, verdict)
             asked_at = self.clock.now()
-            states = await self.store.look(delivery.objects)
-            presence = still_there(confirmed, states, shown=shown, at=self.clock.now())
+            states = believed(await self.store.look(delivery.objects), verdict)
+            presence = still_there(confirmed, states, verdict=verdict, shown=shown, at=self.clock.now())
+        except StoreRefused as error:
+            raise StoreUnproven(f"the store gives nothing back of {acquisition}: {error}") from error
         except (UploadLost, VerificationFailed) as error:
             raise StoreForgot(f"the store does not have {acquisition} as it was confirmed: {error}") from error
-        return ObjectConfirmation(objects=confirmed, presence=presence, asked_at=asked_at)
+        return ObjectConfirmation(objects=confirmed, presence=presence, asked_at=asked_at, findings=findings)
 
     def forget(self, acquisition: AcquisitionId) -> None:
         """As Confirming says: what was read back so far, of a clip that was to be confirmed."""
@@ -166,6 +176,13 @@ class ObjectConfirmer:
             self._partial.pop((acquisition, piece), None)
 
     # --- how
+
+    def _judge(self, findings: Findings) -> Verdict:
+        """The verdict on the store. Raises StoreUnproven where nothing can be erased on its word."""
+        verdict = weigh(self.policy.store(self.of), findings, signs=False)
+        if verdict.held:
+            raise StoreUnproven("; ".join(verdict.held))
+        return verdict
 
     async def _finish(self, delivery: Delivery, manifest: SignedBytes) -> Delivery:
         objects = await self.store.finish(delivery.upload_url or "", delivery.acquisition, manifest)
@@ -275,64 +292,68 @@ class ObjectConfirmer:
             raise StoreUnreachable(f"the store ended the {piece.value} at {partial.offset} bytes")
 
     async def _shown(
-        self, row: Acquisition, manifest: SignedBytes, objects: str, confirmed: VerifiedObjects
-    ) -> frozenset[Piece]:
-        """Those whose bytes the store gave back right now. Raises VerificationFailed where they are others."""
-        shown = []
-        for piece in to_show_again(confirmed):
-            known = {Piece.MANIFEST: manifest.payload, Piece.SIGNATURE: manifest.signature.encode()}
-            if piece is Piece.SEALED:
-                await self._show_sealed(row, objects)
-            elif await self._range(objects, piece, Range(offset=0, length=len(known[piece]))) != known[piece]:
+        self,
+        row: Acquisition,
+        manifest: SignedBytes,
+        objects: str,
+        confirmed: VerifiedObjects,
+        verdict: Verdict,
+    ) -> dict[Piece, int]:
+        """How many bytes of each the store gave back right now. Raises VerificationFailed where they are others."""
+        known = {Piece.MANIFEST: manifest.payload, Piece.SIGNATURE: manifest.signature.encode()}
+        for piece, content in known.items():
+            if await self._range(objects, piece, None) != content:
                 raise VerificationFailed(f"the store gave back other bytes of the {piece.value}")
-            shown.append(piece)
-        return frozenset(shown)
+        shown = {piece: len(content) for piece, content in known.items()}
+        sealed = await self._show_sealed(row, objects, needs_of(confirmed, Piece.SEALED, verdict))
+        return shown | {Piece.SEALED: sealed}
 
-    async def _show_sealed(self, row: Acquisition, objects: str) -> None:
-        """Compare ranges that nobody could foresee with the spool file.
+    async def _show_sealed(self, row: Acquisition, objects: str, needs: Needs) -> int:
+        """Compare all of a short clip with its digest, of a longer one chunks that nobody could foresee with the spool.
 
-        The whole of it where that file is gone, or where the store sends all of an object for any range of it.
-
-        A whole reading counts for a while: the clips of one camera are erased together, each read one after the other.
+        All of it also where that cannot be: where the spool file is gone or is not what was sealed, or where the store
+        sends all of an object for any range of it.
         """
         sealed = row.sealed
         if sealed is None:
             raise VerificationFailed(f"acquisition {row.acquisition} was never sealed")
-        path = self.spool.path(row.acquisition)
-        for one in choose_ranges(sealed.sealed_size_bytes, self.random):
-            mine = await asyncio.to_thread(_bytes_of_file, path, one)
-            if mine is None or not self.store.gives_ranges:
-                break
-            if await self._range(objects, Piece.SEALED, one) != mine:
-                raise VerificationFailed("the store gave back other bytes of the sealed clip")
-        else:
-            return
-        now = self.clock.now()
-        for name in [name for name, at in self._shown_whole.items() if now - at > SHOWN_FOR]:
-            del self._shown_whole[name]
-        if row.acquisition in self._shown_whole:
-            return
-        hasher, size = hashlib.sha256(), 0
+        if not is_whole(sealed.sealed_size_bytes, needs):
+            shown = await self._show_chunks(objects, row.acquisition, sealed.sealed_size_bytes, needs)
+            if shown:
+                return shown
+        hasher, count = hashlib.sha256(), 0
         async with aclosing(self.store.read(objects, Piece.SEALED, 0)) as blocks:
             async for block in blocks:
                 await self.throttle(len(block))
                 await asyncio.to_thread(hasher.update, block)
-                size += len(block)
-                if size > sealed.sealed_size_bytes:
+                count += len(block)
+                if count > sealed.sealed_size_bytes:
                     break  # the digest is another one then
         if f"sha256:{hasher.hexdigest()}" != sealed.sealed_digest:
             raise VerificationFailed("the store gave back other bytes of the sealed clip")
-        self._shown_whole[row.acquisition] = self.clock.now()
+        return count
 
-    async def _range(self, objects: str, piece: Piece, wanted: Range) -> bytes:
+    async def _show_chunks(self, objects: str, acquisition: AcquisitionId, size_bytes: int, needs: Needs) -> int:
+        """How many bytes of chunks are the same as in the spool; 0 where they cannot be compared, or one differs."""
+        path, shown = self.spool.path(acquisition), 0
+        for one in choose_chunks(size_bytes, needs, self.random):
+            mine = await asyncio.to_thread(_bytes_of_file, path, one)
+            if mine is None or not self.store.gives_ranges or await self._range(objects, Piece.SEALED, one) != mine:
+                return 0
+            shown += len(mine)
+        return shown
+
+    async def _range(self, objects: str, piece: Piece, wanted: Range | None) -> bytes:
+        """A range of an object; None: all of a small one, of which more than it should have is a difference, too."""
         found = bytearray()
-        async with aclosing(self.store.read(objects, piece, wanted.offset)) as blocks:
+        offset, length = (0, None) if wanted is None else (wanted.offset, wanted.length)
+        async with aclosing(self.store.read(objects, piece, offset, length)) as blocks:
             async for block in blocks:
                 await self.throttle(len(block))
                 found += block
-                if len(found) >= wanted.length:
+                if len(found) >= (_SMALL_BYTES if length is None else length):
                     break
-        return bytes(found[: wanted.length])
+        return bytes(found[:length])
 
 
 def _part_bytes(state: ObjectState) -> int:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dockd.core.findings import Answer, Finding, Findings, Question
 from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.proof import Verdict, weigh
 from dockd.station.enforced import Enforced
 from dockd.station.outlet import Outlet
-from dockd.stores.probing import Answer, Finding, Findings, Question, to_records
+from dockd.stores.probing import to_records
 from dockd.stores.receiver_probe import HOLDING, SESSION
 from dockd.stores.way import CERTIFICATE, CLOCKS, REACHED
 
 _NEEDED = (REACHED, CERTIFICATE, CLOCKS, SESSION, HOLDING, Question.COMPLETE)
 """A `no` to one of these is wrong whatever else there is."""
 _OUT = "Nothing is sent to it, nor erased on its word, while it is out of reach."
-_LACKS = "It lacks something that dockd needs: clips wait on their cameras."
-_CHECKSUMS = (Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,16 @@ async def looked_at(outlet: Outlet, tried: Callable[[], Awaitable[Findings]]) ->
 def report(store: PolicyStore, findings: Findings, known: Findings) -> Report:
     """Weigh what was found just now; `known` is what the station believes, which may be from an earlier trial."""
     answers = {one.question: one.answer for one in (*known, *findings) if one.answer is not Answer.UNKNOWN}
-    out = Answer.NO in (answers.get(REACHED), answers.get(SESSION)) or all(
-        one.answer is Answer.UNKNOWN for one in findings
-    )
-    meaning, held = ((_OUT,), False) if out else _meaning(store, answers)
+    silent = answers.get(REACHED) is not Answer.YES and all(one.answer is Answer.UNKNOWN for one in findings)
+    out = silent or Answer.NO in (answers.get(REACHED), answers.get(SESSION))
+    verdict = weigh(store, (*known, *findings), signs=not store.place)
+    meaning = (_OUT,) if out else _meaning(store, verdict)
     wrong = [f"{one.question} no: {one.detail}" for one in findings if one.question in _NEEDED and _is_no(one)]
     wrong += [f"it claims what it does not do: {one.question} no: {one.detail}" for one in findings if one.broken_claim]
-    if held and store.final:
+    if store.final and not out and verdict.cannot:
         wrong.append("its word is asked for, and cannot be had: clips stay on their cameras")
+    elif store.final and not out and verdict.untried:
+        wrong.append("its word is asked for, and was not tried yet: clips stay on their cameras until it could be")
     return Report(store=store, findings=findings, meaning=meaning, wrong=tuple(dict.fromkeys(wrong)), out_of_reach=out)
 
 
@@ -82,31 +84,6 @@ def _is_no(one: Finding) -> bool:
     return one.answer is Answer.NO
 
 
-def _meaning(store: PolicyStore, answers: Mapping[str, Answer]) -> tuple[tuple[str, ...], bool]:
-    """In sentences, and whether its clips would be held."""
-    first, held = _proof(store, answers)
-    said = [first]
-    if store.place and store.min_retention:
-        days = store.min_retention.days
-        if answers.get(Question.LOCKED) is Answer.YES:
-            said.append(f"It counts where the store locks every object for {days} days or more, which is read back.")
-        else:
-            said.append(f"No lock was seen to hold, and {days} days are asked for: nothing counts, clips are held.")
-            held = True
-    elif store.place:
-        said.append("Nothing makes it keep a clip: whoever may delete there can.")
-    if not store.final:
-        said.append("It is not final: whatever it confirms, nothing is erased on its word.")
-    return tuple(said), held
-
-
-def _proof(store: PolicyStore, answers: Mapping[str, Answer]) -> tuple[str, bool]:
-    if not store.place:
-        return "A clip is confirmed by its signed receipt.", False
-    if answers.get(Question.COMPLETE) is Answer.NO:
-        return _LACKS, True
-    if all(answers.get(one) is Answer.YES for one in _CHECKSUMS):
-        return "A clip is confirmed by the store's own SHA-256 of all three objects.", False
-    if answers.get(Question.READ_BACK) is Answer.YES:
-        return "No checksum is believed: a clip is confirmed by reading all of it back.", False
-    return "It states no checksum to believe, and gave nothing back: it confirms nothing, clips are held.", True
+def _meaning(store: PolicyStore, verdict: Verdict) -> tuple[str, ...]:
+    final = () if store.final else ("It is not final: whatever it confirms, nothing is erased on its word.",)
+    return (*verdict.said, *final)

@@ -10,12 +10,13 @@ from typing import Self
 import structlog
 
 from dockd.core.canonical import format_time, parse_time
+from dockd.core.findings import Answer, Findings
 from dockd.errors import VerificationFailed
 from dockd.keep.journal import Journal
 from dockd.keep.transaction import Tx
 from dockd.model import Clock, StoreId
 from dockd.station.outlet import Outlet, Parts
-from dockd.stores.probing import Answer, Findings, Probing, from_text, merged, to_records
+from dockd.stores.probing import Probing, from_text, merged, to_records
 
 _log = structlog.get_logger()
 
@@ -56,6 +57,8 @@ class Enforced:
             _log.warning("findings_unreadable", store=self._store, reason=str(error))
             self.findings, self._due = (), None
             return
+        if self._about != self._probing.about:
+            self.findings = ()  # they answer other questions than are asked now
         self._probing.believe(self.findings)
 
     async def known(self) -> None:
@@ -68,6 +71,11 @@ class Enforced:
         async with self._trying:
             if self._is_due():
                 await self._try(self._probing)
+
+    async def tried(self) -> Findings:
+        """What is known of the store, after a trial where one is due."""
+        await self.known()
+        return self.findings
 
     async def try_now(self) -> Findings:
         """Try it, whatever is known; returns what was found this time."""

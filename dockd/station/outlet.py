@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from dockd.core.findings import Findings
 from dockd.core.places import Places
 from dockd.core.policy import StorePolicy
 from dockd.core.sshsig import PublicKey
@@ -17,7 +18,7 @@ from dockd.stages.confirming import Confirming
 from dockd.stages.sharing import Sharing
 from dockd.station.pacing import Pacing
 from dockd.stores.port import EvidenceStore, ObjectStore, SigningStore
-from dockd.stores.probing import Findings, Probing
+from dockd.stores.probing import Probing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,9 @@ class Signing:
             journal=parts.journal, store=self.port, trusted=self.trusted, policy=parts.policy, clock=parts.clock
         )
 
-    def confirmer(self, parts: Parts) -> Confirming:
-        """What confirms its deliveries."""
+    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]]) -> Confirming:
+        """What confirms its deliveries. No trial of such a store counts: its signatures do."""
+        del tried
         return Confirmer(
             journal=parts.journal,
             spool=parts.spool,
@@ -56,15 +58,15 @@ class Keeping:
 
     port: ObjectStore
     read_back_bytes_s: int = 0  # of objects that have to be read back to be confirmed; 0: no limit
-    probing: Probing | None = None  # None: nothing of what it says depends on a trial
+    probing: Probing | None = None  # None: it is never tried, so nothing is believed of it but its bytes
 
     def sharing(self, parts: Parts) -> Sharing | None:
         """None: such a store signs for nothing, so it cannot say that another station's object stands for a clip."""
         del parts
         return None
 
-    def confirmer(self, parts: Parts) -> Confirming:
-        """What confirms its deliveries."""
+    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]]) -> Confirming:
+        """What confirms its deliveries; `tried`: what is known of the store."""
         return ObjectConfirmer(
             journal=parts.journal,
             spool=parts.spool,
@@ -75,6 +77,7 @@ class Keeping:
             random=parts.random,
             on_changed=parts.on_changed,
             throttle=Throttle(parts.clock, self.read_back_bytes_s),
+            tried=tried,
         )
 
 

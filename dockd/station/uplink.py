@@ -72,8 +72,8 @@ class Uplink:
         self._backoff = backoff or Backoff()
         self._manners = Manners(slots=max(1, outlet.slots), random=parts.random, backoff=self._backoff)
         self._pacing, self._places = parts.pacing, parts.places
-        self.confirmer = outlet.way.confirmer(parts)
         self.enforced = Enforced.of(outlet, parts)
+        self.confirmer = outlet.way.confirmer(parts, self.enforced.tried)
         self._pusher = Pusher(
             journal=parts.journal,
             spool=parts.spool,

@@ -184,21 +184,24 @@ class AxisStore:
         found = parse_objects(objects)
         return {piece: await self._state(found, piece) for piece in Piece}
 
-    async def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read(
+        self, objects: str, piece: Piece, offset: int, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """As the port says: GET with a range."""
         found = parse_objects(objects)
         name, size = found.pieces[piece]
         if offset >= size:
             return
         heads: list[Answer] = []
-        said = {"Range": f"bytes={offset}-"} if offset else {}
+        part = bool(offset) or length is not None
+        said = {"Range": f"bytes={offset}-{'' if length is None else offset + length - 1}"} if part else {}
         given = self.account.receive((found.container, name), headers=said, check=heads.append)
         skip = -1
         async with aclosing(given) as blocks:
             async for block in blocks:
                 if skip < 0:
                     skip = _skipped(heads[-1], offset)
-                    self.gives_ranges = self.gives_ranges and not skip
+                    self.gives_ranges = self.gives_ranges and not (part and heads[-1].status == _OK)
                 kept, skip = block[skip:], max(0, skip - len(block))
                 if kept:
                     yield kept

@@ -15,10 +15,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from dockd.core.findings import Answer, Finding, Findings, Question
 from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
 from dockd.core.transfer import Call
 from dockd.errors import OffsetConflict, StoreError, StoreIncomplete, StoreRefused, StoreUnreachable, UploadLost
 from dockd.model import AcquisitionId, Clock, SignedBytes, StoreId
+from dockd.stores.probing import Probing
 
 _READ_BYTES = 64 * 1024
 
@@ -116,6 +118,30 @@ class MemoryObjects:
     def put(self, acquisition: AcquisitionId, piece: Piece, content: bytes) -> None:
         """Somebody puts an object under this name, whatever stands there: a new version."""
         self.objects[object_name(acquisition, piece)] = self._stored(content)
+
+    # --- trials
+
+    def findings(self) -> Findings:
+        """What a trial finds now, by how it was set up."""
+
+        def said(question: Question, holds: bool) -> Finding:
+            return Finding(question=question, answer=Answer.YES if holds else Answer.NO, claimed=None, detail="set up")
+
+        return (
+            said(Question.WRONG_CHECKSUM, self.checksums),
+            said(Question.CHECKSUM_BACK, self.checksums),
+            said(Question.READ_BACK, self.readable),
+            said(Question.LOCKED, self.retention is not None),
+        )
+
+    def probing(self) -> Probing:
+        """How it is tried: what is found is what it is now, whatever it becomes."""
+        found = self.findings()
+
+        async def probe() -> Findings:
+            return found
+
+        return Probing(probe=probe, believe=lambda _: None)
 
     # --- the port
 
@@ -216,14 +242,17 @@ class MemoryObjects:
         self._end(Call.LOOK)
         return found
 
-    async def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read(
+        self, objects: str, piece: Piece, offset: int, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """As the port says."""
         self._begin(Call.READ, objects)
         content = self._object(objects, piece).content
         if not self.readable:
             raise StoreRefused("the store gives nothing back", status=405)
         cut = self._read_cuts.popleft() if self._read_cuts else None
-        end = len(content) if cut is None else min(len(content), offset + cut)
+        end = len(content) if length is None else min(len(content), offset + length)
+        end = end if cut is None else min(end, offset + cut)
         for at in range(offset, end, _READ_BYTES):
             yield content[at : min(at + _READ_BYTES, end)]
         if cut is not None:

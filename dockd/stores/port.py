@@ -158,8 +158,10 @@ class ObjectStore(EvidenceStore, Protocol):
         Then a few bytes from the middle cost as much as all that lies before them.
         """
 
-    def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+    def read(self, objects: str, piece: Piece, offset: int, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """The object's bytes as the store has them, from `offset` on, in blocks; for reading back. Changes nothing.
+
+        `length`: so many bytes are wanted, which lie within the object; a store may give more. None: all.
 
         Raises UploadLost where it is not there, StoreRefused where the store gives nothing back at all.
         """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+from dockd.core.findings import Answer, Finding, Findings
 from dockd.errors import StoreError, StoreIncomplete, UploadLost
 from dockd.model import AcquisitionId, Entropy
 from dockd.stores.port import SigningStore
-from dockd.stores.probing import Answer, Finding, Findings
 
 SESSION = "does it know this station, and open a session?"
 HOLDING = "does it own to what it does not have?"

@@ -229,12 +229,15 @@ class S3Store:
             found[piece] = head.state(part_bytes=part_bytes, believed=self.believed, retained=retained, held=held)
         return found
 
-    async def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read(
+        self, objects: str, piece: Piece, offset: int, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """As the port says: GET with a range."""
         named = parse_objects(objects)
         if offset >= named.sizes[piece]:
             return
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        part = bool(offset) or length is not None
+        headers = {"Range": f"bytes={offset}-{'' if length is None else offset + length - 1}"} if part else {}
         skip = 0
 
         def check(answer: Answer) -> None:
@@ -243,7 +246,7 @@ class S3Store:
             if answer.status == 206 and not partial:  # noqa: PLR2004
                 raise StoreUnreachable("the store gives another range back than the one that was asked for")
             if answer.status == 200:  # noqa: PLR2004  it knows no ranges
-                skip, self.gives_ranges = offset, self.gives_ranges and not offset
+                skip, self.gives_ranges = offset, self.gives_ranges and not part
 
         async with aclosing(self.bucket.read(named.key(piece), headers=headers, check=check)) as blocks:
             async for block in blocks:

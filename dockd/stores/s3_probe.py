@@ -13,10 +13,12 @@ from datetime import timedelta
 
 import structlog
 
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.objects import Algorithm
+from dockd.core.proof import believes_checksum
 from dockd.errors import StoreError, StoreLacks, StoreUnreachable, UploadLost
 from dockd.model import Clock, Entropy
-from dockd.stores.probing import Answer, Finding, Question, probe_name
+from dockd.stores.probing import probe_name
 from dockd.stores.s3 import S3Store
 from dockd.stores.s3_bucket import Bucket
 from dockd.stores.s3_parts import Part, composite
@@ -87,7 +89,7 @@ async def probe(store: S3Store, *, random: Entropy, clock: Clock) -> tuple[Findi
             findings += [_unknown(question, str(error)) for question in questions]
             if isinstance(error, StoreLacks):
                 trial.note(error)
-            elif len(findings) == len(questions) and isinstance(error, StoreUnreachable):
+            elif len(findings) == len(questions) and isinstance(error, StoreUnreachable) and error.silent:
                 return tuple(findings)  # it is not there: every further question would wait for it as long
         finally:
             await _remove(trial)
@@ -98,7 +100,7 @@ def believed(findings: tuple[Finding, ...]) -> Believed:
     """What may be relied on after these findings."""
     yes = {finding.question for finding in findings if finding.answer is Answer.YES}
     return Believed(
-        checksum={Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK} <= yes,
+        checksum=believes_checksum(findings),
         parts_listed=PARTS_LISTED in yes,
         put_if_absent=Question.OVERWRITE in yes,
         complete_if_absent=COMPLETE_OVER in yes,
@@ -187,7 +189,7 @@ async def _overwrite(trial: _Trial) -> list[Finding]:
 
 
 async def _ranges(trial: _Trial) -> list[Finding]:
-    """The second half of an object."""
+    """The second half of an object. A store that gives all of it instead is read through up to there."""
     middle = len(trial.content) // 2
     await trial.bucket.put(trial.key, trial.content, checksum_header(trial.sha256), absent=False)
     found = bytearray()
@@ -195,7 +197,9 @@ async def _ranges(trial: _Trial) -> list[Finding]:
     async with aclosing(trial.bucket.read(trial.key, headers=headers, check=lambda _: None)) as blocks:
         async for block in blocks:
             found += block
-    return [_finding(Question.READ_BACK, bytes(found) == trial.content[middle:], "GetObject with a range")]
+    whole = bytes(found) == trial.content
+    detail = "GetObject with a range" + ("; it sends all of an object for that" if whole else "")
+    return [_finding(Question.READ_BACK, whole or bytes(found) == trial.content[middle:], detail)]
 
 
 async def _uploads(trial: _Trial) -> list[Finding]:

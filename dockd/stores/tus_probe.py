@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from dockd.core.findings import Answer, Finding, Question
 from dockd.errors import StoreError, UploadLost
 from dockd.model import Entropy
-from dockd.stores.probing import Answer, Finding, Question, probe_name
+from dockd.stores.probing import probe_name
 from dockd.stores.tus import Offers
 from dockd.stores.tus_server import TusServer, once
 from dockd.stores.tus_store import TusStore

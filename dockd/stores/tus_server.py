@@ -146,21 +146,24 @@ class TusServer:
         except UploadLost:
             return None
 
-    async def read(self, address: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """An object's bytes from `offset` on. A server that gives all instead of a range is read through up to there.
+    async def read(self, address: str, offset: int, length: int | None = None) -> AsyncGenerator[bytes, None]:
+        """An object's bytes from `offset` on, or `length` of them.
+
+        A server that gives all instead of a range is read through up to there.
 
         Raises UploadLost where it is not there, StoreRefused where it is and is not given back.
         """
         headers = await self._headers()
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        part = bool(offset) or length is not None
+        if part:
+            headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         skip = 0
 
         def check(answer: Answer) -> None:
             nonlocal skip
             if answer.status == _WHOLE:  # RFC 9110: the range was not looked at
                 skip = offset
-                self.gives_ranges = self.gives_ranges and not offset
+                self.gives_ranges = self.gives_ranges and not part
             elif not answer.headers.get("content-range", "").startswith(f"bytes {offset}-"):
                 raise StoreUnreachable("the store gave another range than it was asked for")
 

@@ -155,9 +155,11 @@ class TusStore:
         """As the port says."""
         return self.server.gives_ranges
 
-    async def read(self, objects: str, piece: Piece, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read(
+        self, objects: str, piece: Piece, offset: int, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """As the port says: GET."""
-        async with aclosing(self.server.read(parse_addresses(objects)[piece], offset)) as blocks:
+        async with aclosing(self.server.read(parse_addresses(objects)[piece], offset, length)) as blocks:
             async for block in blocks:
                 yield block
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
+from dockd.core.findings import Answer, Finding, Findings
 from dockd.errors import ConfigError
 from dockd.model import Clock
 from dockd.stores.address import parse_address
-from dockd.stores.probing import Answer, Finding, Findings
 from dockd.stores.tls import ClientCertificate
 from dockd.stores.wire import Timeouts, open_client
 

@@ -377,7 +377,7 @@ def _raise_transport(error: Exception) -> NoReturn:
     else:
         what = "the connection broke"
     text = f" ({_printable(str(error))})" if str(error) else ""
-    raise StoreUnreachable(f"the store cannot be reached: {what}{text}") from error
+    raise StoreUnreachable(f"the store cannot be reached: {what}{text}", silent=True) from error
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from dockd.core import canonical
+from dockd.core.findings import Answer, Question
 from dockd.core.ids import uuid7
 from dockd.core.manifest import Manifest, encode
 from dockd.core.objects import Piece
@@ -28,7 +29,6 @@ from dockd.model import CameraIdentity, Category, SignedBytes, VerdictStatus
 from dockd.stores.axis import AxisStore
 from dockd.stores.axis_probe import METADATA, joins_pieces, probe
 from dockd.stores.axis_session import AxisCredentials, CredentialFile
-from dockd.stores.probing import Answer, Question
 
 pytestmark = pytest.mark.servers
 STATION = "6f1e2d3c-0000-4000-8000-000000000001"

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from dockd.core import canonical
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.lifecycle import AcquisitionEvent, DeliveryEvent
 from dockd.core.objects import Piece
 from dockd.core.policy import PolicyStore, StorePolicy
@@ -19,9 +20,10 @@ from dockd.station.enforced import GOOD_FOR, UNKNOWN_FOR
 from dockd.station.outlet import Keeping, Outlet
 from dockd.station.stores import Stores
 from dockd.stores.memory_objects import MemoryObjects, object_name
-from dockd.stores.probing import Answer, Finding, Probing, Question
+from dockd.stores.probing import Probing
 
 YEAR = timedelta(days=365)
+NEEDED = (Question.WRONG_CHECKSUM, Question.READ_BACK, Question.LOCKED)
 
 
 def finding(question=Question.CHECKSUM_BACK, answer=Answer.YES, detail="tried"):
@@ -41,7 +43,14 @@ class Cloud:
 
     async def _probe(self):
         self.trials += 1
-        return tuple(self.answers)
+        return self.found()
+
+    def found(self):
+        """What a trial finds: the answers of the test and, where the store is there at all, what else is needed."""
+        if all(one.answer is Answer.UNKNOWN for one in self.answers):
+            return tuple(self.answers)
+        asked = {one.question for one in self.answers}
+        return (*self.answers, *(finding(one) for one in NEEDED if one not in asked))
 
     def _believe(self, findings):
         self.told.append(findings)
@@ -49,9 +58,9 @@ class Cloud:
             one.question == Question.CHECKSUM_BACK and one.answer is Answer.YES for one in findings
         )
 
-    def life(self, **settings):
+    def life(self, least_days=31, **settings):
         """A new life of the station's sending half."""
-        policy = StorePolicy([PolicyStore(store="cloud", name="cloud", min_retention=timedelta(days=31))])
+        policy = StorePolicy([PolicyStore(store="cloud", name="cloud", min_retention=timedelta(days=least_days))])
         probing = Probing(probe=self._probe, believe=self._believe, about=self.about)
         way = Keeping(port=self.store, probing=probing, **settings)
         return Stores([Outlet(way=way, slots=1)], self.bench.parts(policy))
@@ -92,12 +101,13 @@ async def test_p01_a_store_is_tried_before_it_is_believed_and_the_journal_keeps_
     (tried,) = await cloud.entries("store.tried")
     assert tried["store"] == "cloud"
     assert [(one["question"], one["answer"], one["claimed"]) for one in tried["findings"]] == [
-        ("does it state a checksum that is right?", "yes", True)
+        ("does it state a checksum that is right?", "yes", True),
+        *((str(one), "yes", True) for one in NEEDED),
     ]
     cloud.store.checksums = False
     other = await bench.sealed(1 << 20)
     async with running(cloud.life()) as stores:
-        assert cloud.told[-1] == (finding(),)  # before anything is asked of the store
+        assert cloud.told[-1] == cloud.found()  # before anything is asked of the store
         await bench.until(other.acquisition, "stored")
         for confirmer in stores.asking().confirmers():
             await confirmer.ask_again(row.acquisition)
@@ -118,9 +128,9 @@ async def test_a_store_that_is_not_there_teaches_nothing(bench, cloud):
     cloud.answers = [finding(answer=Answer.UNKNOWN, detail="refused")]
     cloud.store.fail(Call.REGISTER, *[StoreUnreachable("no connection could be made")] * 2)
     row = await bench.sealed(1 << 20)
-    async with running(cloud.life()) as stores:
+    async with running(cloud.life(least_days=0)) as stores:
         await bench.until(row.acquisition, "stored")
-        assert cloud.trials == 3  # once for each attempt
+        assert cloud.trials >= 3  # at each attempt
         assert stores.alarms == ()
     assert await cloud.entries("store.tried") == []
     assert cloud.told == []
@@ -132,8 +142,9 @@ async def test_what_could_not_be_tried_this_time_is_as_it_was(bench, cloud):
         enforced = stores.uplinks["cloud"].enforced
         await enforced.known()
         cloud.answers = [finding(answer=Answer.UNKNOWN), finding(Question.LOCKED, Answer.NO)]
-        assert await enforced.try_now() == tuple(cloud.answers)
-        assert enforced.findings == (finding(), finding(Question.LOCKED, Answer.NO))
+        assert await enforced.try_now() == cloud.found()
+        kept = {one.question: one.answer for one in enforced.findings}
+        assert (kept[Question.CHECKSUM_BACK], kept[Question.LOCKED]) == (Answer.YES, Answer.NO)
     assert len(await cloud.entries("store.tried")) == 2
 
 
@@ -161,7 +172,7 @@ async def test_another_question_is_asked_at_once_and_no_old_answer_stands_for_it
     async with running(cloud.life()) as stores:
         enforced = stores.uplinks["cloud"].enforced
         await enforced.known()
-        assert enforced.findings == tuple(cloud.answers)
+        assert enforced.findings == cloud.found()
         await enforced.known()
     async with running(cloud.life()) as stores:
         await stores.uplinks["cloud"].enforced.known()
@@ -185,24 +196,15 @@ async def test_p01_a_checksum_that_is_believed_later_contradicts_no_reading_back
 
 async def test_p01_a_long_reading_right_before_erasing_makes_no_answer_old(bench, cloud):
     cloud.answers = [finding(answer=Answer.NO)]
-    cloud.store.versions = False
     row = await bench.sealed(1 << 20)
     async with running(cloud.life(read_back_bytes_s=3000)) as stores:
         await bench.until(row.acquisition, "stored")
         (confirmer,) = stores.asking().confirmers()
-        bench.spool.discard(row.acquisition)  # nothing is left to compare single ranges with
-        begun = bench.clock.now()
-        asked = await confirmer.ask_again(row.acquisition)
-        assert bench.clock.now() - begun > HOLDING_FRESH
-        assert bench.clock.now() - asked.asked_at < timedelta(seconds=1)
-        begun = bench.clock.now()
-        await confirmer.ask_again(row.acquisition)
-        assert bench.clock.now() - begun < timedelta(seconds=1)  # another clip's reading may have taken as long
-        bench.clock.passed_s += 3601
-        content = bytes(len(cloud.store.objects[object_name(row.acquisition, Piece.SEALED)].content))
-        cloud.store.put(row.acquisition, Piece.SEALED, content)
-        with pytest.raises(StoreForgot, match="other bytes"):
-            await confirmer.ask_again(row.acquisition)
+        for _ in range(2):  # a reading counts once: another warrant takes another one
+            begun = bench.clock.now()
+            asked = await confirmer.ask_again(row.acquisition)
+            assert bench.clock.now() - begun > HOLDING_FRESH
+            assert bench.clock.now() - asked.asked_at < timedelta(seconds=1)
 
 
 async def test_p10_what_was_read_back_of_a_clip_that_is_done_with_is_forgotten(bench, cloud):

@@ -86,7 +86,10 @@ async def test_all_stores_together_get_no_more_than_there_are_places(bench, most
         [PolicyStore(store=one.store, name=one.store, min_retention=timedelta(0)) for one in (bench.store, cloud)],
         EraseWhen.ALL,
     )
-    outlets = [Outlet(way=Signing(port=bench.store), slots=3), Outlet(way=Keeping(port=cloud), slots=3)]
+    outlets = [
+        Outlet(way=Signing(port=bench.store), slots=3),
+        Outlet(way=Keeping(port=cloud, probing=cloud.probing()), slots=3),
+    ]
     stores = Stores(outlets, bench.parts(policy, places=most))
     gate = Gate(bench.store, cloud)
     await stores.begin()
@@ -155,7 +158,7 @@ async def test_a_store_that_pushes_back_for_minutes_lets_its_fallback_stand_in(b
     bench.store.fail(Call.REGISTER, *[StoreBusy("503", pushed_back=True)] * 1000)
     outlets = [
         Outlet(way=Signing(port=bench.store)),
-        Outlet(way=Keeping(port=cloud), failover_after_s=120.0),
+        Outlet(way=Keeping(port=cloud, probing=cloud.probing()), failover_after_s=120.0),
     ]
     stores = Stores(outlets, bench.parts(policy))
     row = await bench.sealed(1 << 20)

@@ -18,6 +18,7 @@ from property.station_world import STATION, Camera, File, Kept, Stay, Store, as_
 from dockd.core import canonical, receipts, releases, sshsig, warrant
 from dockd.core.confirmation import OwnSums, VerifiedObjects, parse_objects, still_there, verify_objects
 from dockd.core.delivery import next_event
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.lifecycle import (
     ACQUISITION,
     DELIVERY,
@@ -30,6 +31,7 @@ from dockd.core.lifecycle import (
 from dockd.core.manifest import Manifest, encode
 from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
 from dockd.core.policy import EraseWhen, PolicyStore, StorePolicy
+from dockd.core.proof import weigh
 from dockd.core.sshsig import SigningKey
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
@@ -63,6 +65,7 @@ OTHER_SIZE = 7
 SIGNATURE = "a signature that nobody looks at here"
 SENDABLE = (A.SPOOLED, A.UPLOADING, A.STORED, A.WARRANTED, A.ERASED)
 HOLDING_MINUTES = 5
+PROVEN = tuple(Finding(question=one, answer=Answer.YES, claimed=None, detail="tried") for one in Question)
 
 
 class World(Twins):
@@ -541,10 +544,13 @@ class World(Twins):
         found: VerifiedObjects = parse_objects(self.kept_objects[row.acquisition], **given)
         asked_at = self.now - timedelta(minutes=waited)
         try:
-            presence = still_there(found, self.states(row.acquisition), at=self.now)
+            states = self.states(row.acquisition)
+            shown = {piece: one.size_bytes for piece, one in states.items()}
+            verdict = weigh(None, PROVEN, signs=False)
+            presence = still_there(found, states, verdict=verdict, shown=shown, at=self.now)
         except VerificationFailed:
             return []
-        return [warrant.ObjectConfirmation(objects=found, presence=presence, asked_at=asked_at)]
+        return [warrant.ObjectConfirmation(objects=found, presence=presence, asked_at=asked_at, findings=PROVEN)]
 
     def _log(self, acquisition: str, event: AcquisitionEvent | None) -> None:
         self.log.append((acquisition, event))

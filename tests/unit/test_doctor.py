@@ -10,13 +10,14 @@ import pytest
 from contract.evidence import MachineClock, certificate
 
 from dockd.cli import doctor as command
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.policy import PolicyStore
 from dockd.errors import StoreUnreachable, UploadLost
 from dockd.station.doctor import report, to_json
 from dockd.station.outlet import Keeping, Outlet
 from dockd.stores import receiver_probe, way
 from dockd.stores.memory_objects import MemoryObjects
-from dockd.stores.probing import Answer, Finding, Question, from_text, merged, to_records
+from dockd.stores.probing import from_text, merged, to_records
 from dockd.stores.wire import Timeouts
 
 ARCHIVE = PolicyStore(store="00000000-0000-4000-8000-000000000001", name="archive")
@@ -39,6 +40,8 @@ REACHED = found(way.REACHED)
 SUMS = (found(Question.WRONG_CHECKSUM, claimed=True), found(Question.CHECKSUM_BACK, claimed=True))
 READ = found(Question.READ_BACK)
 LOCKED = found(Question.LOCKED, claimed=True)
+CANNOT = "its word is asked for, and cannot be had"
+UNTRIED = "its word is asked for, and was not tried yet"
 
 
 # --- what it means
@@ -50,13 +53,21 @@ LOCKED = found(Question.LOCKED, claimed=True)
         (ARCHIVE, (REACHED, found(receiver_probe.SESSION)), ["by its signed receipt"], []),
         (VAULT, (*SUMS, READ, LOCKED), ["by the store's own SHA-256", "31 days or more"], []),
         (VAULT, (READ, LOCKED), ["by reading all of it back", "31 days or more"], []),
-        (VAULT, (*SUMS, READ), ["own SHA-256", "No lock was seen to hold"], ["its word is asked for"]),
+        (
+            VAULT,
+            (*SUMS, READ, found(Question.LOCKED, Answer.NO)),
+            ["own SHA-256", "No lock was seen to hold"],
+            [CANNOT],
+        ),
+        (VAULT, (*SUMS, READ), ["own SHA-256", "Its lock was not tried yet"], [UNTRIED]),
+        (VAULT, (*SUMS, READ, found(Question.LOCKED, Answer.UNKNOWN)), ["own SHA-256", "was not tried yet"], [UNTRIED]),
+        (TUS, (*SUMS,), ["own SHA-256", "Not tried yet", "Nothing makes"], []),
         (TUS, (READ,), ["by reading all of it back", "Nothing makes it keep a clip"], []),
         (
             TUS,
             (found(Question.READ_BACK, Answer.NO),),
             ["confirms nothing", "Nothing makes"],
-            ["its word is asked for"],
+            [CANNOT],
         ),
         (
             VAULT,
@@ -72,6 +83,7 @@ LOCKED = found(Question.LOCKED, claimed=True)
             ["do its clock and the station's agree"],
         ),
         (TUS, (found(Question.RESUME, Answer.UNKNOWN),), ["while it is out of reach"], []),
+        (TUS, (REACHED, found(Question.READ_BACK, Answer.UNKNOWN)), ["reading all", "Not tried yet", "Nothing"], []),
     ],
 )
 def test_what_was_found_means_something_for_erasing(store, findings, words, wrong):
@@ -205,7 +217,7 @@ def test_the_table_fits_a_terminal():
     assert "  yes    yes   is a wrong checksum refused?" in lines
     assert "  -      ?     is a locked object undeletable?" in lines
     assert max(map(len, lines)) <= 80
-    assert "  WRONG: its word is asked for, and cannot be had: clips stay on their cameras" in lines
+    assert "  WRONG: its word is asked for, and was not tried yet: clips stay on their" in lines
 
 
 def test_an_outlet_without_trials_is_only_looked_at():

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.objects import Algorithm, Piece
 from dockd.core.transfer import Call
 from dockd.errors import StoreBusy, StoreIncomplete, StoreRefused, StoreUnreachable, UploadLost
 from dockd.model import SignedBytes
 from dockd.stores.memory_objects import MemoryObjects, object_name
-from dockd.stores.probing import Answer, Finding, Question, probe_name
+from dockd.stores.probing import probe_name
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MANIFEST = SignedBytes(payload=b"manifest", signature="signature")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dockd.stores.probing import Answer, Finding
+from dockd.core.findings import Answer, Finding
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "stores.md"
 HEADING = "## What was found at real servers"

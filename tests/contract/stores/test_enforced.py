@@ -13,13 +13,13 @@ from contract.stores import enforced
 from servers.buckets import adapter, make_bucket
 
 from dockd.core import receipts
+from dockd.core.findings import Answer, Finding, Question
 from dockd.errors import StoreRefused, StoreUnreachable, UploadLost
 from dockd.model import Category
 from dockd.stores import axis_probe, receiver_probe, s3_probe, tus_probe
 from dockd.stores.axis import AxisStore
 from dockd.stores.axis_session import AxisCredentials
 from dockd.stores.header_file import HeaderFile
-from dockd.stores.probing import Answer, Finding, Question
 from dockd.stores.s3_parts import MIN_PART_BYTES
 from dockd.stores.s3_records import Lock, LockMode
 from dockd.stores.tus import checksum_header

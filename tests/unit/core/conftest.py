@@ -7,9 +7,11 @@ import pytest
 
 from dockd.core import canonical, manifest, receipts, sshsig
 from dockd.core.confirmation import OwnSums, still_there, verify_objects
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.manifest import Manifest
 from dockd.core.objects import Algorithm, Checksum, ObjectState, Piece
 from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.proof import weigh
 from dockd.core.sshsig import SigningKey
 from dockd.core.warrant import ObjectConfirmation, SignedConfirmation
 from dockd.model import (
@@ -206,11 +208,30 @@ def verified_objects(stated=None, *, states=None, read_back=None, store=OBJECTS,
     )
 
 
-def looked_at(stated=None, *, objects=None, states=None, asked_at=NOW, **changes):
+def looked_at(stated=None, *, objects=None, states=None, asked_at=NOW, findings=None, **changes):
     """The word of a store that does not sign."""
     objects = objects or verified_objects(stated, **changes)
+    findings = proven() if findings is None else findings
+    return ObjectConfirmation(
+        objects=objects, presence=seen(objects, states, findings), asked_at=asked_at, findings=findings
+    )
+
+
+def proven(*missing, no=()):
+    """What a trial finds of a store that does all that is asked, but for this."""
+    return tuple(
+        Finding(question=one, answer=Answer.NO if one in no else Answer.YES, claimed=None, detail="tried")
+        for one in Question
+        if one not in missing
+    )
+
+
+def seen(objects, states=None, findings=None, shown=None):
+    """The look right before erasing, after all bytes came back the same."""
     now = states or {piece: one.state for piece, one in objects.objects.items()}
-    return ObjectConfirmation(objects=objects, presence=still_there(objects, now, at=NOW), asked_at=asked_at)
+    verdict = weigh(None, proven() if findings is None else findings, signs=False)
+    whole = {piece: one.state.size_bytes for piece, one in objects.objects.items()}
+    return still_there(objects, now, verdict=verdict, shown=whole if shown is None else shown, at=objects.at)
 
 
 def make_case():
@@ -245,6 +266,8 @@ class Clip:
     states = staticmethod(object_states)
     objects = staticmethod(verified_objects)
     looked_at = staticmethod(looked_at)
+    proven = staticmethod(proven)
+    seen = staticmethod(seen)
     objects_store = OBJECTS
     row = staticmethod(make_row)
     reread = staticmethod(make_reread)

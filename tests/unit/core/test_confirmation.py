@@ -12,12 +12,12 @@ from dockd.core.confirmation import (
     VerifiedObjects,
     VerifiedPresence,
     parse_objects,
-    still_there,
     to_read_back,
-    to_show_again,
     verify_objects,
 )
+from dockd.core.findings import Question
 from dockd.core.objects import Algorithm, Checksum, Piece
+from dockd.core.proof import Needs
 from dockd.errors import VerificationFailed
 
 REPLACE = dataclasses.replace
@@ -123,7 +123,7 @@ def test_p01_the_least_of_three_retentions_counts(clip):
 
 def test_p01_verified_objects_are_made_by_their_verifier_alone(clip):
     made = clip.objects()
-    for one, kind in ((made, VerifiedObjects), (still(made), VerifiedPresence)):
+    for one, kind in ((made, VerifiedObjects), (clip.seen(made), VerifiedPresence)):
         fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
         with pytest.raises(TypeError, match="verifier alone"):
             kind(token=object(), **fields)
@@ -197,18 +197,13 @@ def test_p01_a_kept_confirmation_that_rests_on_nothing_is_none(clip):
 # --- right before erasing
 
 
-def still(made, states=None, **changes):
-    now = states or {piece: one.state for piece, one in made.objects.items()}
-    return still_there(made, now, at=made.at, **changes)
-
-
 def test_p01_what_is_still_there_is_stated_anew(clip):
     made = clip.objects()
     longer = clip.states(retention_until=clip.now + timedelta(days=900))
-    found = still(made, longer)
+    found = clip.seen(made, longer)
     assert found.confirmation == made.payload_digest
     assert found.kept_until == clip.now + timedelta(days=900)
-    assert still(made).payload_digest != found.payload_digest
+    assert clip.seen(made).payload_digest != found.payload_digest
 
 
 @pytest.mark.parametrize("piece", Piece)
@@ -225,22 +220,48 @@ def test_p01_what_is_still_there_is_stated_anew(clip):
 )
 def test_p01_an_object_that_changed_is_not_there_any_more(clip, piece, change, word):
     made = clip.objects()
-    refused(lambda: still(made, clip.states(of=(piece,), **change)), word, piece.value)
+    refused(lambda: clip.seen(made, clip.states(of=(piece,), **change)), word, piece.value)
 
 
 def test_p01_a_retention_that_was_shortened_is_noticed(clip):
     made = clip.objects()
     shorter = clip.states(of=(Piece.SEALED,), retention_until=clip.now + timedelta(days=364))
-    refused(lambda: still(made, shorter), "shorter")
+    refused(lambda: clip.seen(made, shorter), "shorter")
     states = clip.states()
     del states[Piece.SIGNATURE]
-    refused(lambda: still(made, states), "nothing of the signature")
+    refused(lambda: clip.seen(made, states), "nothing of the signature")
 
 
-def test_p01_what_nothing_tells_from_another_has_to_be_shown_again(clip):
-    states = clip.states(of=(Piece.SEALED,), checksum=None, version="")
-    made = clip.objects(states=states, read_back={Piece.SEALED: clip.own()[Piece.SEALED]})
-    assert to_show_again(made) == (Piece.SEALED,)
-    refused(lambda: still(made), "nothing but its bytes")
-    assert still(made, shown=frozenset({Piece.SEALED})).confirmation == made.payload_digest
-    assert to_show_again(clip.objects()) == ()
+UNPROVEN = (Question.WRONG_CHECKSUM, Question.CHECKSUM_BACK)
+
+
+@pytest.mark.parametrize("piece", Piece)
+@pytest.mark.parametrize("version", ["", "an ETag", "a version"])
+def test_p01_no_version_stands_for_the_bytes(clip, piece, version):
+    states = clip.states(of=(piece,), checksum=None, version=version)
+    made = clip.objects(states=states, read_back={piece: clip.own()[piece]})
+    whole = {one: made.objects[one].state.size_bytes for one in Piece}
+    for shown in ({**whole, piece: 0}, {**whole, piece: whole[piece] - 1}):
+        refused(lambda shown=shown: clip.seen(made, shown=shown), "nothing but its bytes", piece.value)
+    assert clip.seen(made, shown=whole).needs is Needs.CHECKSUM  # of the two others
+
+
+@pytest.mark.parametrize("lacking", [UNPROVEN, UNPROVEN[:1], UNPROVEN[1:]])
+def test_p01_a_confirmation_by_a_checksum_that_is_believed_no_more_is_judged_by_its_bytes(clip, lacking):
+    """Also one that an earlier dockd kept in its journal."""
+    made = parsed(clip, clip.objects().payload)
+    unstated = clip.states(checksum=None)
+    whole = {piece: one.state.size_bytes for piece, one in made.objects.items()}
+    for findings in (clip.proven(*lacking), clip.proven(no=lacking)):
+        found = clip.seen(made, unstated, findings, whole)
+        assert (found.confirmation, found.needs) == (made.payload_digest, Needs.BYTES)
+        for piece in Piece:
+            less = {**whole, piece: whole[piece] - 1}
+            refused(lambda less=less, findings=findings: clip.seen(made, unstated, findings, less), "but its bytes")
+
+
+def test_p01_a_believed_checksum_does_not_do_without_a_sample(clip):
+    for piece in Piece:
+        made = clip.objects()
+        whole = {one: made.objects[one].state.size_bytes for one in Piece}
+        refused(lambda made=made, whole=whole, one=piece: clip.seen(made, shown={**whole, one: 0}), "but its bytes")

@@ -8,9 +8,9 @@ import pytest
 from servers.buckets import adapter
 from servers.scripted import scripted
 
+from dockd.core.findings import Answer, Question
 from dockd.errors import StoreBusy, StoreError, StoreLacks, StoreUnreachable, UploadLost
 from dockd.stores import s3_probe, s3_xml
-from dockd.stores.probing import Answer, Question
 from dockd.stores.s3_parts import MIB, Cut, Part
 from dockd.stores.s3_records import Lock, LockMode
 

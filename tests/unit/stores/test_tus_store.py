@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dockd.core.findings import Answer, Question
 from dockd.core.objects import Piece
 from dockd.errors import (
     OffsetConflict,
@@ -21,7 +22,6 @@ from dockd.errors import (
 )
 from dockd.model import SignedBytes
 from dockd.stores.header_file import HeaderFile
-from dockd.stores.probing import Answer, Question
 from dockd.stores.tus_probe import FOUND, WITH_UPLOAD, probe
 from dockd.stores.tus_server import CHECKSUM_BYTES
 from dockd.stores.tus_store import TusStore
