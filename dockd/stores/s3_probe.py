@@ -32,6 +32,7 @@ LEGAL_HOLD = "is an object on legal hold undeletable?"
 _log = structlog.get_logger()
 _LOCKED_FOR = timedelta(minutes=5)
 _MOST_VERSIONS = 5
+_PATIENCE = 2  # steps that no store answered, before it is taken for one that is not there
 _LISTED = "ListParts of an upload with checksums"
 
 
@@ -74,6 +75,7 @@ async def probe(store: S3Store, *, random: Entropy, clock: Clock) -> tuple[Findi
     """
     findings: list[Finding] = []
     lacks: list[str] = []
+    answered, deaf = False, 0
     for questions, step in [*_STEPS, *(_LOCK_STEPS if store.lock is not None else ())]:
         trial = _Trial(
             bucket=store.bucket,
@@ -89,8 +91,12 @@ async def probe(store: S3Store, *, random: Entropy, clock: Clock) -> tuple[Findi
             findings += [_unknown(question, str(error)) for question in questions]
             if isinstance(error, StoreLacks):
                 trial.note(error)
-            elif len(findings) == len(questions) and isinstance(error, StoreUnreachable) and error.silent:
-                return tuple(findings)  # it is not there: every further question would wait for it as long
+            elif isinstance(error, StoreUnreachable) and not answered:
+                deaf += 1
+                if error.silent or deaf == _PATIENCE:
+                    return tuple(findings)  # it is not there: every further question would wait for it as long
+        else:
+            answered = True
         finally:
             await _remove(trial)
     return (*findings, _complete(lacks))

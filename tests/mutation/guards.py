@@ -512,7 +512,7 @@ GUARDS = (
     Mutation(
         name="bytes right before erasing",
         file=CONFIRMATION,
-        text="        if piece in unshown:",
+        text="        if shown.get(piece, 0) < least_shown(was.size_bytes, needs_of(confirmed, piece, verdict)):",
         instead="        if False:",
         tests=BY_CONFIRMATION,
     ),
@@ -547,8 +547,8 @@ GUARDS = (
     Mutation(
         name="the bytes that a store gives back",
         file="dockd/stages/confirm_objects.py",
-        text="            if await self._range(objects, Piece.SEALED, one) != mine:\n",
-        instead="            if False:\n",
+        text="if await self._range(objects, piece, None) != content:",
+        instead="if False:",
         tests=("tests/fault/test_stores.py",),
     ),
     Mutation(
@@ -570,13 +570,6 @@ GUARDS = (
         file="dockd/station/leftovers.py",
         text="return delivery is not None and delivery.state in _OPEN",
         instead="return False",
-        tests=("tests/fault/test_keepers.py",),
-    ),
-    Mutation(
-        name="the whole of what was read long ago",
-        file="dockd/stages/confirm_objects.py",
-        text="if now - at > SHOWN_FOR]",
-        instead="if False]",
         tests=("tests/fault/test_keepers.py",),
     ),
     Mutation(

@@ -290,9 +290,21 @@ async def test_what_no_store_answered_is_no_word_about_what_it_has(server):
     found = await _probed(server, lock=Lock(mode=LockMode.COMPLIANCE, days={}))
     assert {one.answer for one in found.values()} == {Answer.UNKNOWN}
     assert Question.COMPLETE not in found
-    assert len(server.asked("PUT")) == 1
+    assert len(server.asked("PUT")) == 2
 
 
 def test_what_is_lacking_is_an_error_of_the_store_that_is_tried_again():
     assert issubclass(StoreLacks, StoreError)
     assert str(StoreLacks("ListParts")) == "reached, but it lacks ListParts"
+
+
+async def test_a_trial_goes_on_after_one_answer_that_no_store_gives(server):
+    """A page in the place of one answer says nothing of the next questions."""
+    server.on("PUT", "", 200, PAGE, times=1)
+    server.on("POST", "uploads=", 200, "<InitiateMultipartUploadResult/>", times=99)
+    server.on("PUT", "", 200, times=99)
+    server.on("HEAD", "", 404, times=99)
+    server.on("GET", "dockd-probe", 206, bytes(512), times=99)
+    found = await _probed(server)
+    assert found[Question.WRONG_CHECKSUM].answer is Answer.UNKNOWN
+    assert found[Question.READ_BACK].answer is Answer.YES
