@@ -284,5 +284,17 @@ class StoreForgot(StoreUntrusted):
         self.receipt_stands = receipt_stands
 
 
+class StoreUnsuited(StoreError):
+    """The store is there, and it and this station are not set up for each other: one repair by a person for all clips.
+
+    It keeps clips for too short, does not know the station, or takes none that are sealed to these recipients
+    (`of_one`: which is said of one clip; others may be sealed to others). Nothing is decided about a clip: it waits.
+    """
+
+    def __init__(self, message: str, *, of_one: bool = False) -> None:
+        super().__init__(message)
+        self.of_one = of_one
+
+
 class StoreUnproven(StoreError):
     """The store contradicts nothing, but shows too little, or promises too little, to count: the clip is held."""

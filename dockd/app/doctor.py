@@ -16,7 +16,7 @@ from dockd.core.findings import Findings
 from dockd.core.sshsig import SigningKey
 from dockd.errors import RequestRefused
 from dockd.model import StationId
-from dockd.station.doctor import looked_at, report, to_json
+from dockd.station.doctor import looked_at, report, to_json, unsuited
 
 
 async def examine(path: Path, name: str | None) -> AsyncGenerator[dict[str, Any], None]:
@@ -42,7 +42,7 @@ async def examine(path: Path, name: str | None) -> AsyncGenerator[dict[str, Any]
                 continue
             probing = outlet.keeping.probing if outlet.keeping else None
             found = await looked_at(outlet, probing.probe if probing else _nothing)
-            yield to_json(report(configured, found, ()))
+            yield to_json(report(configured, found, (), await unsuited(outlet, configured)))
 
 
 async def _nothing() -> Findings:

@@ -200,7 +200,6 @@ def init_station(
             "url": receiver_url,
             "ca_file": _from(config, keys / "ca.crt"),
             "key_file": _from(config, keys / "store.pub"),
-            "min_retention_days": 31,
         },
     }
     _new(config, _toml("dockd.toml", sections, trial=trial), mode=0o644)

@@ -19,6 +19,7 @@ from dockd.core.bandwidth import parse_rate
 from dockd.core.findings import Answer, Findings
 from dockd.core.keyfiles import parse_station_pub, parse_store_pub
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
+from dockd.core.retention import Terms, Until
 from dockd.core.sshsig import PublicKey, SigningKey
 from dockd.errors import ConfigError, VerificationFailed
 from dockd.keep.spool import Spool
@@ -156,7 +157,8 @@ def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -
                 name=name,
                 final=one.is_final,
                 fallback_for=None if one.fallback_for is None else id_of(one.fallback_for),
-                min_retention=timedelta(days=one.min_retention_days),
+                min_retention=timedelta(0 if isinstance(one, ReceiverStore) else one.min_retention_days),
+                minima=_minima(one) if isinstance(one, ReceiverStore) else {},
                 trust_stations=_trusted(one),
                 place="" if isinstance(one, ReceiverStore) else one.place,
             )
@@ -165,6 +167,18 @@ def policy_of(config: StationConfig, ids: Mapping[str, StoreId] | None = None) -
         when,
         timedelta(days=config.stores.margin_days),
     )
+
+
+def _minima(section: ReceiverStore) -> dict[str, Terms]:
+    return {
+        name: Terms(
+            until=Until(one.until),
+            recorded_days=one.recorded_days,
+            review_days=one.review_days,
+            undo_days=one.undo_days,
+        )
+        for name, one in section.minima.items()
+    }
 
 
 def trusted_stations(name: str, section: ReceiverStore) -> Mapping[StationId, PublicKey]:

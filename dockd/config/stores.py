@@ -97,6 +97,21 @@ class _Patched(Store):
         return self.patch_mib * MIB
 
 
+class Minimum(Table):
+    """`[store.NAME.minimum.CATEGORY]`: how long clips of a category have to be kept, counted as the store's rule is."""
+
+    until: Annotated[str, Field(pattern=r"^(date|ended)$", description='"date", or "ended": a person ends it')] = "date"
+    recorded_days: Annotated[int, whole(0, 36500, "days")] = 30
+    review_days: Annotated[int, whole(0, 365, "days")] = 7
+    undo_days: Annotated[int, whole(0, 365, "days")] = 7
+
+
+def _of_before(days: int) -> Minimum:
+    """What min_retention_days asked for: so many days, of which the deletion itself takes the last."""
+    late = min(7, days // 2)
+    return Minimum(recorded_days=max(0, days - 1), review_days=late, undo_days=late)
+
+
 class ReceiverStore(_Patched):
     """A dockd receiver: it signs for what it holds."""
 
@@ -109,6 +124,17 @@ class ReceiverStore(_Patched):
     stations_directory: Annotated[
         FilePath, path("a directory with the public keys of those stations, each as UUID.pub")
     ] = Path("/etc/dockd/stations.d")
+    minimum: Annotated[
+        Mapping[Annotated[str, Field(min_length=1, max_length=64)], Minimum],
+        Field(max_length=256, description="a table for each category"),
+    ] = Field(default_factory=dict)
+
+    @property
+    def minima(self) -> Mapping[str, Minimum]:
+        """By category: of every clip, and of each of those that the file names; or as min_retention_days says."""
+        said_before = "min_retention_days" in self.model_fields_set and not self.minimum
+        usual = _of_before(self.min_retention_days) if said_before else Minimum()
+        return {"evidence": usual, "none": usual, **self.minimum}
 
 
 _NO_RETENTION: Any = Field(

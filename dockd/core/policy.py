@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from dockd.core.retention import Terms
 from dockd.model import StationId, StoreId
 
 MARGIN = timedelta(days=3)  # in which a store may delete nothing on which an erasure rests
@@ -37,7 +38,8 @@ class PolicyStore:
     name: str  # as people call it, in sentences
     final: bool = True  # its confirmation counts
     fallback_for: StoreId | None = None  # it gets clips only while that one is out of reach
-    min_retention: timedelta = timedelta(0)  # a confirmation for less is none
+    min_retention: timedelta = timedelta(0)  # from the confirmation: one for less is none
+    minima: Mapping[str, Terms] = field(default_factory=dict)  # the same by category, counted as a store's rule is
     place: str = ""  # where it keeps objects, of a store that does not sign: its id is made of this
     trust_stations: frozenset[StationId] = frozenset()  # whose objects it may sign for in place of this station's own
 
@@ -136,6 +138,7 @@ class StorePolicy:
                     "min_retention_days": one.min_retention.days,
                 }
                 | ({"place": one.place} if one.place else {})
+                | ({"minimum": {name: terms.record() for name, terms in one.minima.items()}} if one.minima else {})
                 | ({"trust_stations": sorted(one.trust_stations)} if one.trust_stations else {})
                 for one in self.stores
             ],

@@ -7,9 +7,10 @@ from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dockd.core import canonical, releases
+from dockd.core import canonical, releases, standing
 from dockd.core.canonical import decode_path, encode_path, format_time
 from dockd.core.confirmation import Kind, VerifiedObjects, VerifiedPresence
+from dockd.core.extensions import VerifiedExtension, kept_until
 from dockd.core.fields import Fields
 from dockd.core.findings import Findings
 from dockd.core.lifecycle import AcquisitionState
@@ -18,6 +19,7 @@ from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.proof import Needs, weigh
 from dockd.core.receipts import VerifiedHolding, VerifiedReceipt
 from dockd.core.remnants import may_be_left, remnant_of
+from dockd.core.standing import Own
 from dockd.core.twins import VerifiedTwin, differences
 from dockd.errors import VerificationFailed, WarrantRefused
 from dockd.model import (
@@ -45,6 +47,7 @@ class SignedConfirmation:
     holding: VerifiedHolding
     asked_at: datetime  # by the station's clock, with the holding statement's nonce
     twin: VerifiedTwin | None = None  # where the two are about another station's object
+    extension: VerifiedExtension | None = None  # the newest of the receipt
 
     @property
     def store(self) -> StoreId:
@@ -305,23 +308,24 @@ def _store_conditions(one: Confirmation, policy: StorePolicy, manifest: Manifest
     else:
         unmet |= _object_conditions(one.objects, one.presence, manifest)
         unmet |= _proof_conditions(one, configured)
-    return unmet | (_promise_conditions(one, configured, policy.margin, now) if configured else {})
+    if configured is not None:
+        unmet |= dict.fromkeys(_promise_doubts(one, configured, manifest, policy.margin, now), True)
+    return unmet
 
 
-def _promise_conditions(
-    one: Confirmation, configured: PolicyStore, margin: timedelta, now: datetime
-) -> dict[str, bool]:
+def _promise_doubts(
+    one: Confirmation, configured: PolicyStore, manifest: Manifest, margin: timedelta, now: datetime
+) -> tuple[str, ...]:
     """What it promises is as long as it has to be, and has not come too near its end: from now, not from then."""
     if not _has_to_promise(one, configured):
-        return {}
+        return ()
     until = _kept_until(one)
     if until is None:
-        return {"it does not promise to keep the clip": True}
-    confirmed_at = one.receipt.at if isinstance(one, SignedConfirmation) else one.objects.at
-    return {
-        f"it keeps the clip until {format_time(until)} only": until - confirmed_at < configured.min_retention,
-        f"its promise ends {format_time(until)}, which is too near or over": until - now < margin,
-    }
+        return ("it does not promise to keep the clip",)
+    if isinstance(one, SignedConfirmation):
+        own = Own(configured=configured, manifest=manifest, margin=margin, now=now)
+        return standing.doubts(one.receipt, one.extension, until, own)
+    return standing.too_soon(until, one.objects.at + configured.min_retention, margin, now)
 
 
 def _has_to_promise(one: Confirmation, configured: PolicyStore) -> bool:
@@ -332,7 +336,7 @@ def _has_to_promise(one: Confirmation, configured: PolicyStore) -> bool:
 def _kept_until(one: Confirmation) -> datetime | None:
     """What it promised, both when it confirmed the clip and right now; None where one of them promises nothing."""
     if isinstance(one, SignedConfirmation):
-        return min(one.receipt.kept_until, one.holding.kept_until)
+        return kept_until(one.receipt, one.extension, one.holding)
     then, now = one.objects.kept_until, one.presence.kept_until
     return None if then is None or now is None else min(then, now)
 
@@ -351,6 +355,8 @@ def _signed_conditions(one: SignedConfirmation, manifest: Manifest) -> dict[str,
         "the receipt is for another acquisition": not _is_about(receipt, manifest, one.twin),
         "the holding statement is for another acquisition": not _is_about(holding, manifest, one.twin),
         "receipt and holding statement are by two stores": receipt.store != holding.store,
+        "the extension is of another receipt": one.extension is not None
+        and one.extension.receipt != receipt.payload_digest,
     }
 
 

@@ -184,6 +184,15 @@ class DeliveryQueries(Reading):
         )
         return None if row is None else SignedBytes(payload=row["payload"], signature=row["signature"])
 
+    def extensions(self, acquisition: AcquisitionId, store: StoreId) -> list[SignedBytes]:
+        """The extensions of the store's receipt for an acquisition, in their order."""
+        rows = self._all(
+            "SELECT payload, signature FROM extension WHERE acquisition = ? AND store = ? ORDER BY n",
+            acquisition,
+            store,
+        )
+        return [SignedBytes(payload=row["payload"], signature=row["signature"]) for row in rows]
+
     def last_receipt(self, store: StoreId) -> tuple[SignedBytes, AcquisitionId] | None:
         """The store's receipt with the highest receipt_seq, and its acquisition."""
         row = self._one("SELECT * FROM receipt WHERE store = ? ORDER BY receipt_seq DESC LIMIT 1", store)

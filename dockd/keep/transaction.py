@@ -342,6 +342,17 @@ class Tx(OutletChanges):
             },
         )
 
+    def put_extension(self, acquisition: AcquisitionId, store: StoreId, number: int, signed: SignedBytes) -> bool:
+        """Keep a verified extension. Idempotent for the same bytes: whether it is new; IllegalTransition for others."""
+        kept = self.extensions(acquisition, store)[number - 1 : number]
+        if kept:
+            if kept[0].payload != signed.payload:
+                raise IllegalTransition(f"acquisition {acquisition} has another extension {number} of store {store}")
+            return False
+        row = {"acquisition": acquisition, "store": store, "n": number}
+        self._insert("extension", row | {"payload": signed.payload, "signature": signed.signature})
+        return True
+
     def withdraw_receipt(self, acquisition: AcquisitionId, store: StoreId) -> tuple[int, SignedBytes]:
         """Give up a receipt that the store does not stand by any more; returns its number and its bytes, once more.
 
@@ -351,7 +362,11 @@ class Tx(OutletChanges):
         row = self._one("SELECT * FROM receipt WHERE acquisition = ? AND store = ?", acquisition, store)
         if row is None:
             raise IllegalTransition(f"acquisition {acquisition} has no receipt of store {store}")
-        self._connection.execute("DELETE FROM receipt WHERE acquisition = ? AND store = ?", (acquisition, store))
+        for table in ("receipt", "extension"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE acquisition = ? AND store = ?",  # noqa: S608  constants
+                (acquisition, store),
+            )
         return int(row["receipt_seq"]), SignedBytes(payload=row["payload"], signature=row["signature"])
 
     # --- how

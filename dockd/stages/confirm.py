@@ -44,6 +44,7 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Clock, Entropy, SignedBytes, StationId, StoreId
 from dockd.stages.challenge import challenge
 from dockd.stages.confirming import delivery_of, row_of
+from dockd.stages.extending import Extending
 from dockd.stages.sharing import fetch_twin, kept_twin
 from dockd.stores.port import SigningStore
 
@@ -130,17 +131,12 @@ class Confirmer:
         )
         if delivery.state not in _CONFIRMABLE:
             return delivery
-        promised, configured = receipt.kept_until - receipt.at, self.policy.store(self.of)
-        enough = configured is not None and promised >= configured.min_retention
-        if not enough:
-            raise StoreUntrusted(
-                f"the store promises to keep the clip for {promised.days} days only, less than its min_retention_days"
-            )
+        extension = await self._extending.lasting(receipt)
         details = {
             "kind": Kind.RECEIPT.value,
             "confirmation": receipt.payload_digest,
             "receipt_seq": receipt.receipt_seq,
-            "retention_until": canonical.format_time(receipt.kept_until),
+            "retention_until": canonical.format_time((extension or receipt).kept_until),
             **await self._shown(row, delivery, receipt),
         }
 
@@ -206,7 +202,17 @@ class Confirmer:
         )
         shared = receipt.shared or statement.shared
         twin = await kept_twin(acquisition, self.journal, self.store, self.trusted) if shared else None
-        return SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at, twin=twin)
+        extension = await self._extending.newest(receipt)
+        return SignedConfirmation(receipt=receipt, holding=statement, asked_at=asked_at, twin=twin, extension=extension)
+
+    async def prolong(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says: by extensions."""
+        receipt = await stored_receipt(acquisition, journal=self.journal, store=self.store, station=self.station)
+        await self._extending.lasting(receipt)
+
+    @property
+    def _extending(self) -> Extending:
+        return Extending(journal=self.journal, store=self.store, policy=self.policy, clock=self.clock)
 
     async def _verified(self, row: Acquisition, signed: SignedBytes, manifest: SignedBytes) -> VerifiedReceipt:
         try:

@@ -145,6 +145,9 @@ class ObjectConfirmer:
             raise StoreUntrusted(f"what the store has of {acquisition} is not what was sent: {error}") from error
         return await self._believe(verified)
 
+    async def prolong(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says."""
+
     async def ask_again(self, acquisition: AcquisitionId) -> ObjectConfirmation:
         """As Confirming says: what was found then, bytes that are the same now, and a new look.
 

@@ -26,6 +26,12 @@ class Confirming(Protocol):
         the station's own file is not what was sealed, and the store's other errors.
         """
 
+    async def prolong(self, acquisition: AcquisitionId) -> None:
+        """See that what the store promised of it reaches far enough from now: have it extended where it does not.
+
+        Raises StoreUnproven where the store promises no more, StoreUntrusted and the store's other errors.
+        """
+
     async def ask_again(self, acquisition: AcquisitionId) -> Confirmation:
         """The confirmation that is kept, and the store's word right now that it still holds. Changes nothing.
 

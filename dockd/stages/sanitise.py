@@ -140,6 +140,7 @@ async def _confirmations(stay: Stay, row: Acquisition, asking: Asking) -> list[C
         if one.of not in confirmed or not asking.policy.counts(one.of):
             continue
         try:
+            await one.prolong(row.acquisition)
             found.append(await one.ask_again(row.acquisition))
         except StoreUntrusted as error:
             asking.doubt(one.of, row.acquisition, str(error))

@@ -9,6 +9,8 @@ from typing import Any
 from dockd.core.findings import Answer, Finding, Findings, Question
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.proof import Verdict, weigh
+from dockd.errors import StoreError, StoreUntrusted
+from dockd.station.agreement import shortfall, stated
 from dockd.station.enforced import Enforced
 from dockd.station.outlet import Outlet
 from dockd.stores.probing import to_records
@@ -37,7 +39,19 @@ async def examine(outlet: Outlet, enforced: Enforced, policy: StorePolicy) -> Re
     if configured is None:
         raise LookupError(f"{outlet.store} is no store of the policy")
     found = await looked_at(outlet, enforced.try_now)
-    return report(configured, found, enforced.findings)
+    return report(configured, found, enforced.findings, await unsuited(outlet, configured))
+
+
+async def unsuited(outlet: Outlet, configured: PolicyStore) -> str:
+    """Why its policy is not what this station asks for; empty where it is, or cannot be had, which its trial says."""
+    if outlet.signing is None:
+        return ""
+    try:
+        return shortfall(await stated(outlet.signing, anew=True), configured)
+    except StoreUntrusted as error:
+        return str(error)
+    except StoreError:
+        return ""
 
 
 async def looked_at(outlet: Outlet, tried: Callable[[], Awaitable[Findings]]) -> Findings:
@@ -48,8 +62,11 @@ async def looked_at(outlet: Outlet, tried: Callable[[], Awaitable[Findings]]) ->
     return (*looked, *await tried())
 
 
-def report(store: PolicyStore, findings: Findings, known: Findings) -> Report:
-    """Weigh what was found just now; `known` is what the station believes, which may be from an earlier trial."""
+def report(store: PolicyStore, findings: Findings, known: Findings, unsuited: str = "") -> Report:
+    """Weigh what was found just now; `known` is what the station believes, which may be from an earlier trial.
+
+    `unsuited`: why nothing is sent to it, though all of it may work.
+    """
     answers = {one.question: one.answer for one in (*known, *findings) if one.answer is not Answer.UNKNOWN}
     silent = answers.get(REACHED) is not Answer.YES and all(one.answer is Answer.UNKNOWN for one in findings)
     out = silent or Answer.NO in (answers.get(REACHED), answers.get(SESSION))
@@ -61,6 +78,7 @@ def report(store: PolicyStore, findings: Findings, known: Findings) -> Report:
         wrong.append("its word is asked for, and cannot be had: clips stay on their cameras")
     elif store.final and not out and verdict.untried:
         wrong.append("its word is asked for, and was not tried yet: clips stay on their cameras until it could be")
+    wrong += [unsuited] if unsuited else []
     return Report(store=store, findings=findings, meaning=meaning, wrong=tuple(dict.fromkeys(wrong)), out_of_reach=out)
 
 

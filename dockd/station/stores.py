@@ -134,8 +134,10 @@ class Stores:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What contradicts itself at any store."""
-        return tuple(self._named(one, alarm) for one in self.uplinks.values() for alarm in one.alarms)
+        """What contradicts itself at any store, and what has to be mended before clips can go there."""
+        return tuple(
+            self._named(one, alarm) for one in self.uplinks.values() for alarm in (*one.alarms, *one.agreement.alarms)
+        )
 
     @property
     def forbids_erasing(self) -> tuple[str, ...]:

@@ -30,11 +30,13 @@ from dockd.errors import (
     StoreLacks,
     StoreUnproven,
     StoreUnreachable,
+    StoreUnsuited,
     StoreUntrusted,
 )
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.upload import Pusher, Track
+from dockd.station.agreement import Agreement
 from dockd.station.attempts import Attempt, Attempts
 from dockd.station.choosing import Choice, Wanted, choose, is_flagged
 from dockd.station.enforced import Enforced
@@ -88,6 +90,13 @@ class Uplink:
             may_retry=lambda: self._manners.may_retry(self._clock.monotonic_s()),
             on_changed=parts.on_changed,
         )
+        self.agreement = Agreement(
+            store=outlet.signing,
+            configured=parts.policy.store(outlet.store),
+            clock=parts.clock,
+            random=parts.random,
+            on_settled=self._settled,
+        )
         self._attempts = Attempts()
         self._turns = Turns()
         self._changed = asyncio.Event()  # look again: new work, a free place, or a wait that was cut short
@@ -134,6 +143,7 @@ class Uplink:
             if self._leftovers:
                 group.create_task(self._leftovers.run(), name=f"leftovers-{self.store}")
             group.create_task(self.trust.run(), name="trust")
+            group.create_task(self.agreement.run(), name=f"agreement-{self.store}")
             while self.outlet.slots:
                 row = await self._next()
                 group.create_task(self._work(row), name=f"upload-{self.store}-{row.acquisition}")
@@ -191,7 +201,8 @@ class Uplink:
         elif self._absent:
             state, note = "lacking" if self._lacks else "unreachable", self._note
         else:
-            state, note = ("reachable" if self._seen else "unknown"), self._note
+            state = "reachable" if self._seen else "unknown"
+            note = next(iter(self.agreement.alarms), self._note)
         waiting, waiting_bytes = self._waiting
         return StoreStatus(
             name=self._policy.name(self.store),
@@ -252,7 +263,7 @@ class Uplink:
             return None, left_s
         ordinary_s = self._left_s(flagged=False)
         choice, due_s = await self._pick(flagged_only=ordinary_s != 0.0)
-        if choice is None:
+        if choice is None or self.agreement.holds:
             self._places.withdraw(self.store)
             return None, min((one for one in (due_s, ordinary_s) if one), default=None)
         row = choice.row
@@ -299,6 +310,7 @@ class Uplink:
         log = _log.bind(acquisition=row.acquisition, bay=row.bay, camera=row.camera.serial)
         try:
             await self.enforced.known()
+            await self.agreement.known()
             await self._pusher.push(row, attempt.track)
         except JournalError:
             raise  # nothing can be recorded any more: the program ends, and a restart reconciles
@@ -314,10 +326,8 @@ class Uplink:
         except SpoolSpoiled as error:
             log.error("spool_file_spoiled", reason=str(error))  # noqa: TRY400  as above
             await self._give_up(row, DeliveryEvent.UNSENDABLE, str(error))
-        except StoreUnproven as error:
-            log.warning("delivery_unproven", reason=str(error))
-            self._answered()
-            self._note = str(error)
+        except (StoreUnsuited, StoreUnproven) as error:
+            self._await_repair(row, error)
             self._hold(attempt)
         except DeliveryAwaits as error:
             log.info("delivery_awaits", reason=str(error))
@@ -334,6 +344,15 @@ class Uplink:
             self._forget(row.acquisition)
         finally:
             self._manners.ended(attempt.begun)
+
+    def _await_repair(self, row: Acquisition, error: StoreUnsuited | StoreUnproven) -> None:
+        """Nothing is wrong with the clip, and the store is there: somebody has to mend something for all clips."""
+        _log.warning("delivery_unproven", acquisition=row.acquisition, store=self.store, reason=str(error))
+        self._answered()
+        if isinstance(error, StoreUnsuited):
+            self.agreement.doubt(error, row.acquisition)
+        else:
+            self._note = str(error)
 
     def _defer(self, attempt: Attempt, error: DockdError) -> None:
         asked_s = error.retry_after_s if isinstance(error, StoreBusy) else None
@@ -370,6 +389,7 @@ class Uplink:
 
     def _forget(self, acquisition: AcquisitionId) -> None:
         self._attempts.forget(acquisition)
+        self.agreement.forget(acquisition)
         self.confirmer.forget(acquisition)
         self.trust.believe(acquisition)
 

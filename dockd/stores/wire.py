@@ -31,6 +31,7 @@ from dockd.errors import (
     StoreLacks,
     StoreRefused,
     StoreUnreachable,
+    StoreUnsuited,
     StoreUntrusted,
     UploadCorrupt,
     UploadLost,
@@ -47,6 +48,7 @@ _CONTENT = (200, 206)
 _MAX_WORD = 1024  # an S3 version id's most
 _MAX_WORDS = 300  # of a store's own words in our sentences
 _UNKNOWN_STATION = "urn:dockd:problem:unknown-station"
+_OF_THE_STATION = {_UNKNOWN_STATION: False, "urn:dockd:problem:recipient-refused": True}  # whether of one clip alone
 _OBJECT_LOST = "urn:dockd:problem:object-lost"
 _PLAIN = ("", "identity")  # any other encoding would let a few bytes of an answer become gigabytes in here
 _SMALL_BYTES = 16 * 1024  # of a body that is charged for but does not wait: answers that people wait for hang on it
@@ -337,6 +339,8 @@ class Wire:
         judgement = self._judge(call, answer)
         if judgement.found is RetryClass.GONE and (answer.problem() or {}).get("type") == _OBJECT_LOST:
             raise ObjectLost(judgement.words)
+        if (problem := (answer.problem() or {}).get("type")) in _OF_THE_STATION:
+            raise StoreUnsuited(judgement.words, of_one=_OF_THE_STATION[problem])
         if judgement.found is not RetryClass.DONE:
             wait_s = retry_after_s(answer.headers.get("retry-after"), self._clock.now())
             _raise_class(judgement.found, answer.status, judgement.words, wait_s)

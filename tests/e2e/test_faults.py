@@ -162,8 +162,8 @@ def test_a_changed_configuration_is_taken_over_or_refused_and_told(trial, mp4):
         (good + "\n[[[", "is no TOML"),
         (good + "\n[acquire]\nfoo = 1\n", "acquire.foo: found an unknown key"),
         (
-            good.replace("min_retention_days = 31", "min_retention_days = 30"),
-            "store.archive.min_retention_days changed",
+            good.replace("[store.archive]\n", "[store.archive]\nslots = 5\n"),
+            "store.archive.slots changed",
         ),
     ]:
         config.write_text(text)

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from types import MappingProxyType
 
 import pytest
 from cryptography import x509
@@ -178,14 +179,15 @@ class Bench:
 
     def uplink(self, **changes):
         outlet = {"way": Signing(port=changes.pop("store", self.store)), "slots": 3, "patch_bytes": 1 << 20}
-        parts = self.parts(self.policy(changes.pop("min_retention", timedelta(0))))
+        parts = self.parts(self.policy(changes.pop("min_retention", timedelta(0)), changes.pop("minima", {})))
         if "random" in changes:
             parts = dataclasses.replace(parts, random=changes.pop("random"))
         return Uplink(Outlet(**(outlet | changes)), parts, backoff=Backoff())
 
-    def policy(self, min_retention=timedelta(0)):
+    def policy(self, min_retention=timedelta(0), minima=MappingProxyType({})):
         """The one store."""
-        return StorePolicy([PolicyStore(store=self.store.store, name="archive", min_retention=min_retention)])
+        one = PolicyStore(store=self.store.store, name="archive", min_retention=min_retention, minima=minima)
+        return StorePolicy([one])
 
     def parts(self, policy, places=8):
         return Parts(

@@ -18,6 +18,7 @@ from dockd.errors import (
     StoreBusy,
     StoreRefused,
     StoreUnreachable,
+    StoreUnsuited,
     StoreUntrusted,
     UploadLost,
 )
@@ -108,7 +109,8 @@ async def _blocks(count, size=65536):
         ),
         (_answer(403, "Content-Type: text/html\r\n", "<html>"), StoreUnreachable, "403"),
         (_answer(409, PROBLEM, '{"title":"other manifest"}'), StoreRefused, "other manifest"),
-        (_answer(403, PROBLEM, '{"type":"urn:dockd:problem:unknown-station"}'), StoreUnreachable, "403"),
+        (_answer(403, PROBLEM, '{"type":"urn:dockd:problem:unknown-station"}'), StoreUnsuited, "403"),
+        (_answer(403, PROBLEM, '{"type":"urn:dockd:problem:recipient-refused"}'), StoreUnsuited, "403"),
         (_answer(401), SessionExpired, "401"),
         (_answer(302, "Location: https://elsewhere.example/\r\n"), StoreUnreachable, "302"),
         (_answer(200, "Content-Type: text/html\r\n", "<html>portal</html>"), StoreUnreachable, "cannot be used"),

@@ -15,6 +15,7 @@ CONFIRMATION, POLICY = "dockd/core/confirmation.py", "dockd/core/policy.py"
 BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/unit/core/test_policy.py",)
 BY_MOMENTS = ("tests/unit/core/test_moments.py",)
 BY_ERASING = ("tests/fault/reader/test_erase.py",)
+STANDING = "dockd/core/standing.py"
 LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
@@ -109,15 +110,15 @@ GUARDS = (
     ),
     Mutation(
         name="retention",
-        file=WARRANT,
-        text="until - confirmed_at < configured.min_retention",
+        file=STANDING,
+        text="until < wanted",
         instead="False",
         tests=BY_WARRANT,
         of="retention",
     ),
     Mutation(
         name="a promise that reaches far enough from now",
-        file=WARRANT,
+        file=STANDING,
         text="until - now < margin",
         instead="False",
         tests=BY_WARRANT,
@@ -133,9 +134,9 @@ GUARDS = (
     ),
     Mutation(
         name="retention before stored",
-        file="dockd/stages/confirm.py",
-        text="        enough = configured is not None and promised >= configured.min_retention\n",
-        instead="        enough = True\n",
+        file="dockd/stages/extending.py",
+        text="            if not doubts:\n",
+        instead="            if True:\n",
         tests=("tests/fault/test_uplink.py::test_p01_too_short_a_retention_is_no_confirmation",),
         of="retention",
     ),

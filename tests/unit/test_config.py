@@ -80,7 +80,8 @@ def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(shipped
             comparable = field.annotation in (int, float, bool, str) or "tuple" in str(field)
             if isinstance(value, dict) and tables:
                 inner = value.values() if named else [value]
-                sections += [(one, tables[one.get("kind", "receiver")] if named else tables[""]) for one in inner]
+                kinds = [one.get("kind", "receiver") if named and "" not in tables else "" for one in inner]
+                sections += [(one, tables[kind]) for one, kind in zip(inner, kinds, strict=True)]
             elif value is None or field.is_required() or not comparable or name in EXAMPLES:
                 continue
             else:
@@ -107,7 +108,8 @@ def _keys(document, above=""):
         if not isinstance(value, dict) or f"{above}{key}" in ("bays.ports", "lookups.permit", "uplink.caps"):
             yield above + key
             continue
-        tables = value.values() if key == "store" and not above and "archive" in value else (value,)
+        is_named = (key == "store" and not above and "archive" in value) or f"{above}{key}" == "store.NAME.minimum"
+        tables = value.values() if is_named else (value,)
         for table in tables:
             yield from _keys(table, f"{above}{key}.NAME." if table is not value else f"{above}{key}.")
 
