@@ -50,6 +50,7 @@ class Kind(Enum):
     INTERNAL = (500, "The receiver failed")
     STOPPING = (503, "The receiver is being stopped")
     DISK_FULL = (507, "The disk is full")
+    STATION_SHARE = (507, "The station has too much unfinished here")
 
     @property
     def status(self) -> int:

@@ -150,6 +150,14 @@ def outstanding_bytes(db: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def unfinished(db: sqlite3.Connection, station: StationId) -> tuple[int, int]:
+    """How many uploads of a station are open, and how many bytes they have and still want, together."""
+    count, total = db.execute(
+        "SELECT count(*), total(size_bytes) FROM acquisition WHERE state = 'open' AND station = ?", (station,)
+    ).fetchone()
+    return count, int(total)
+
+
 def set_durable(db: sqlite3.Connection, upload: str, durable_bytes: int, expires_at: datetime) -> None:
     """Move an open upload's durable offset. The bytes were fsynced before."""
     changed = db.execute(

@@ -68,3 +68,14 @@ class ReceiverSettings:
     scrub_every: timedelta = timedelta(days=30)  # each stored object is read again once in so long
     scrub_first_within: timedelta = timedelta(days=1)  # ... and the first time within so long of its receipt
     scrub_bytes_per_s: int = 50_000_000
+
+    def expiry(self, durable_bytes: int) -> timedelta:
+        """How long an unfinished upload is kept from now on; what brought no byte has only reserved room."""
+        return self.upload_expiry if durable_bytes else min(self.unused_expiry, self.upload_expiry)
+
+    def station_share(self, disk_bytes: int) -> int:
+        """How many bytes one station may have in unfinished uploads, on a disk of this size.
+
+        On a small disk what a whole dock brings would be all of it: no station ever reserves more than half by that.
+        """
+        return max(disk_bytes * self.station_percent // 100, min(self.station_least_bytes, disk_bytes // 2))

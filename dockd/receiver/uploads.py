@@ -287,7 +287,7 @@ class Uploads:
         return one
 
     async def _commit(self, one: Announced, durable_bytes: int) -> Announced:
-        expires_at = self._clock.now() + self._settings.upload_expiry
+        expires_at = self._clock.now() + self._settings.expiry(durable_bytes)
         await self._catalogue.run(
             lambda db: rows.set_durable(db, one.upload, durable_bytes, expires_at), Point.OFFSET_ROW
         )
@@ -314,6 +314,16 @@ def disk_full(detail: str) -> Problem:
     """What is said while there is no room."""
     return Problem(
         Kind.DISK_FULL, f"{detail}: its operators have to make room; try later", headers={"Retry-After": "60"}
+    )
+
+
+def share_full(detail: str) -> Problem:
+    """What is said to a station that has so much unfinished that it has to go on with that first."""
+    return Problem(
+        Kind.STATION_SHARE,
+        f"{detail}: finish or delete what is unfinished, and the clip is taken; where the station brings that much in "
+        "honest work, the store's operators raise uploads.station_percent, station_least_bytes or station_unfinished",
+        headers={"Retry-After": "60"},
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import shutil
 import sqlite3
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -29,10 +29,18 @@ from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.rows import Announced, Given, Share
 from dockd.receiver.sessions import Caller
 from dockd.receiver.settings import ReceiverSettings
-from dockd.receiver.uploads import Uploads, disk_full
+from dockd.receiver.uploads import Uploads, disk_full, share_full
 
 _log = structlog.get_logger()
 _UPLOAD_BYTES = 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """In bytes: what is free on the disk, and what one station may have in unfinished uploads."""
+
+    free: int
+    share: int
 
 
 class Vault:
@@ -65,7 +73,7 @@ class Vault:
     async def announce(self, caller: Caller, acquisition: str, signed: SignedBytes) -> tuple[Announced, bool]:
         """Take a manifest; everything that can be refused is refused here. Returns whether it is new. Idempotent."""
         stated = self._read(caller, acquisition, signed)
-        free = await asyncio.to_thread(_free_bytes, self._layout)
+        room = await asyncio.to_thread(self._room)
         one = Announced(
             station=caller.station,
             acquisition=stated.acquisition,
@@ -77,7 +85,7 @@ class Vault:
             size_bytes=stated.sealed_size_bytes,
             stanzas=len(stated.recipients),
             durable_bytes=0,
-            expires_at=self._clock.now() + self._settings.upload_expiry,
+            expires_at=self._clock.now() + self._settings.expiry(0),
             announced_at=self._clock.now(),
         )
 
@@ -91,12 +99,12 @@ class Vault:
                     "this id, or this sealed clip, was announced with another manifest: what was announced first "
                     "stands; a person has to find out why there are two",
                 )
-            self._require_room(db, free, one.size_bytes)
+            self._require_room(db, room, one)
             rows.add_announced(db, one, stated)
             return one, True
 
         found, new = await self._catalogue.run(add, Point.ANNOUNCED_ROW)
-        return (await self._reopen_lost(found, free) if found.state == rows.STORED else found), new
+        return (await self._reopen_lost(found, room) if found.state == rows.STORED else found), new
 
     async def receipt(self, station: StationId, acquisition: str, manifest_digest: str) -> SignedBytes:
         """The receipt for a complete acquisition: given once, the same for ever."""
@@ -218,11 +226,23 @@ class Vault:
                 "with the store's",
             )
 
-    def _require_room(self, db: sqlite3.Connection, free: int, size_bytes: int) -> None:
-        if free - rows.outstanding_bytes(db) - self._settings.reserve_bytes < size_bytes:
-            raise disk_full(f"there is no room for another {size_bytes} bytes")
+    def _room(self) -> _Room:
+        usage = shutil.disk_usage(self._layout.root)
+        return _Room(free=usage.free, share=self._settings.station_share(usage.total))
 
-    async def _reopen_lost(self, one: Announced, free: int) -> Announced:
+    def _require_room(self, db: sqlite3.Connection, room: _Room, one: Announced) -> None:
+        if room.free - rows.outstanding_bytes(db) - self._settings.reserve_bytes < one.size_bytes:
+            raise disk_full(f"there is no room for another {one.size_bytes} bytes")
+        count, unfinished = rows.unfinished(db, one.station)
+        if count >= self._settings.station_unfinished:
+            raise share_full(f"this station has {count} unfinished uploads here, as many as it may have")
+        if unfinished + one.size_bytes > room.share:
+            raise share_full(
+                f"this station has {unfinished} bytes in unfinished uploads here; with another {one.size_bytes} it "
+                f"would have more than its {room.share}"
+            )
+
+    async def _reopen_lost(self, one: Announced, room: _Room) -> Announced:
         """Take the bytes anew of what was signed for and is provably gone; its receipt stands. Else change nothing."""
         async with self._uploads.hold(one.upload):
             one = await self.find(one.station, one.acquisition)  # as it is now that nobody else changes it
@@ -240,10 +260,10 @@ class Vault:
                 return one
             else:
                 return one
-            expires_at = self._clock.now() + self._settings.upload_expiry
+            expires_at = self._clock.now() + self._settings.expiry(0)
 
             def reopen(db: sqlite3.Connection) -> None:
-                self._require_room(db, free, one.size_bytes)
+                self._require_room(db, room, one)
                 if held != one:
                     rows.drop_share(db, one, expires_at)
                 else:
@@ -268,7 +288,7 @@ class Vault:
             place = self._layout.stored(held.station, held.acquisition)
             await asyncio.to_thread(look, place, held, rehash=self._settings.holding_rehash)
         except OSError as error:  # nothing was signed yet, so whatever it is, nothing has to rest on it
-            expires_at = self._clock.now() + self._settings.upload_expiry
+            expires_at = self._clock.now() + self._settings.expiry(0)
             await self._catalogue.run(lambda db: rows.drop_share(db, one, expires_at), Point.SHARED_ROW)
             raise _lost(held, error) from error
         await asyncio.to_thread(take_over_shared, self._layout, one)
@@ -362,7 +382,3 @@ def _lost(one: Announced, error: OSError) -> Problem:
         Kind.OBJECT_LOST,
         "the object is no longer as it was signed for: erase nothing, and call the store's operators",
     )
-
-
-def _free_bytes(layout: Layout) -> int:
-    return shutil.disk_usage(layout.root).free

@@ -23,6 +23,9 @@ BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/st
 TWINS, BY_TWINS = "dockd/core/twins.py", ("tests/unit/core/test_twins.py",)
 BY_SHARING, BY_LOOKUPS = ("tests/fault/test_sharing.py",), ("tests/contract/receiver/test_sharing.py",)
 CHALLENGES, BY_CHALLENGES = "dockd/receiver/challenges.py", ("tests/unit/receiver/test_challenges.py",)
+PLACES, BY_PLACES = "dockd/receiver/connections.py", ("tests/unit/receiver/test_connections.py",)
+PATIENCE, BY_PATIENCE = "dockd/receiver/protocol.py", ("tests/unit/receiver/test_protocol.py",)
+LIMITS, SHARES = "tests/contract/receiver/test_limits.py", ("tests/contract/receiver/test_shares.py",)
 DIGEST = '        "sealed_digest": stated.sealed_digest,\n'
 LENGTH = '        "sealed_size_bytes": stated.sealed_size_bytes,\n'
 PURE = (*BY_RECEIPT, *BY_WARRANT)
@@ -741,6 +744,139 @@ GUARDS = (
         text="        if self._counts[station] >= _MOST_USED:",
         instead="        if False:",
         tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="connections of one peer",
+        file=PLACES,
+        text=" >= self._limits.per_peer:",
+        instead=" >= 10**9:",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="room for a peer that has fewer",
+        file=PLACES,
+        text="        self._give_way(next(place for place in self._unnamed[most] if not place.is_inside))\n        return True\n",
+        instead="        return False\n",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="nobody gives way to who has more",
+        file=PLACES,
+        text="        if counts.get(most, 0) <= counts.get(peer, 0) and most != peer:\n            return False\n",
+        instead="",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="places that strangers cannot take",
+        file=PLACES,
+        text="is_inside = peer is None or self._known.get(peer, 0.0) > self._clock.monotonic_s()",
+        instead="is_inside = peer is None",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="connections of one station",
+        file=PLACES,
+        text="        if self._stations[station] >= self._limits.per_station:\n            return False\n",
+        instead="",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="connections in all",
+        file=PLACES,
+        text="return self._inside < self._limits.connections - self._limits.strangers",
+        instead="return True",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="requests of one peer",
+        file=PLACES,
+        text="        if budget.left < 1:\n            return False\n",
+        instead="",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="peers that are remembered",
+        file=PLACES,
+        text="            while len(self._budgets) > _BUDGETS:\n                self._budgets.popitem(last=False)\n",
+        instead="",
+        tests=BY_PLACES,
+    ),
+    Mutation(
+        name="a first byte in time",
+        file="dockd/receiver/door.py",
+        text="            async with asyncio.timeout(self._limits.first_byte_s):",
+        instead="            async with asyncio.timeout(None):",
+        tests=(f"{LIMITS}::test_a_connection_without_a_first_byte_is_closed_and_costs_no_tls",),
+    ),
+    Mutation(
+        name="a handshake in time",
+        file="dockd/receiver/door.py",
+        text="                ssl_handshake_timeout=self._limits.handshake_s,\n",
+        instead="",
+        tests=(f"{LIMITS}::test_a_handshake_that_stops_half_way_is_closed",),
+    ),
+    Mutation(
+        name="an answer that is read",
+        file=PATIENCE,
+        text="            self._unread = asyncio.get_running_loop().call_later(self._limits.answer_s, self.transport.abort)\n",
+        instead="            pass\n",
+        tests=BY_PATIENCE,
+    ),
+    Mutation(
+        name="a head of some length",
+        file=PATIENCE,
+        text="        if self._head_bytes > self._limits.head_bytes:\n            raise _TooMuch\n",
+        instead="",
+        tests=(f"{LIMITS}::test_a_head_or_framing_without_end_is_refused",),
+    ),
+    Mutation(
+        name="framing of some length",
+        file=PATIENCE,
+        text="        if self._framing_bytes > self._limits.head_bytes and not self.transport.is_closing():",
+        instead="        if False:",
+        tests=(f"{LIMITS}::test_a_head_or_framing_without_end_is_refused",),
+    ),
+    Mutation(
+        name="so many headers",
+        file=PATIENCE,
+        text="        if len(self.headers) > self._limits.headers:\n            raise _TooMuch\n",
+        instead="",
+        tests=(f"{LIMITS}::test_a_head_or_framing_without_end_is_refused",),
+    ),
+    Mutation(
+        name="requests that wait behind one",
+        file=PATIENCE,
+        text="        if len(self.pipeline) > self._limits.pipelined:\n            raise _TooMuch\n",
+        instead="",
+        tests=(f"{LIMITS}::test_a_few_requests_at_once_are_answered_and_many_end_the_connection",),
+    ),
+    Mutation(
+        name="bytes after the answer",
+        file=PATIENCE,
+        text="            if self._drained_bytes > self._limits.drain_bytes:\n                self.transport.close()\n",
+        instead="",
+        tests=(f"{LIMITS}::test_a_chunked_body_without_end_is_read_only_so_far",),
+    ),
+    Mutation(
+        name="bytes of a station's unfinished uploads",
+        file="dockd/receiver/vault.py",
+        text="        if unfinished + one.size_bytes > room.share:",
+        instead="        if False:",
+        tests=SHARES,
+    ),
+    Mutation(
+        name="a station's unfinished uploads",
+        file="dockd/receiver/vault.py",
+        text="        if count >= self._settings.station_unfinished:",
+        instead="        if False:",
+        tests=SHARES,
+    ),
+    Mutation(
+        name="announcements without a byte",
+        file="dockd/receiver/settings.py",
+        text="return self.upload_expiry if durable_bytes else min(self.unused_expiry, self.upload_expiry)",
+        instead="return self.upload_expiry",
+        tests=SHARES,
     ),
 )
 

@@ -120,7 +120,7 @@ async def test_promised_bytes_count_as_taken(receiver, station, problem):
     big = free * 6 // 10
     stated = {"size_bytes": big, "plaintext_size_bytes": big, "sealed_size_bytes": sealed_size(big, 2)}
     await receiver.stop()
-    await receiver.start(replace(receiver.settings, max_clip_bytes=big * 2))
+    await receiver.start(replace(receiver.settings, max_clip_bytes=big * 2, station_percent=100))
     assert (await station.announce(station.clip().restated(**stated))).status_code == 201
     problem(await station.announce(station.clip().restated(**stated)), Kind.DISK_FULL)
 
