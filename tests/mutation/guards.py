@@ -755,7 +755,7 @@ GUARDS = (
     Mutation(
         name="room for a peer that has fewer",
         file=PLACES,
-        text="        self._give_way(next(place for place in self._unnamed[most] if not place.is_inside))\n        return True\n",
+        text="        self._give_way(next(place for place in self._unnamed[most] if not place.is_inside))\n",
         instead="        return False\n",
         tests=BY_PLACES,
     ),
@@ -818,8 +818,8 @@ GUARDS = (
     Mutation(
         name="an answer that is read",
         file=PATIENCE,
-        text="            self._unread = asyncio.get_running_loop().call_later(self._limits.answer_s, self.transport.abort)\n",
-        instead="            pass\n",
+        text=".call_later(self._limits.answer_s, self.transport.abort)",
+        instead=".call_later(self._limits.answer_s, lambda: None)",
         tests=BY_PATIENCE,
     ),
     Mutation(
