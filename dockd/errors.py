@@ -213,6 +213,10 @@ class StoreLacks(StoreUnreachable):
         self.what = what
 
 
+class StoreStopped(StoreError):
+    """An unexpected error stopped the store (station.boundary): its word cannot be had until it is tried again."""
+
+
 class StoreBusy(StoreError):
     """The store asks to come back later, after `retry_after_s` seconds where it said so.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from dockd.core.warrant import Confirmation
@@ -41,6 +44,38 @@ class Confirming(Protocol):
 
     def forget(self, acquisition: AcquisitionId) -> None:
         """The delivery is done with, or given up: nothing that is only in memory is needed of it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A Confirming whose every unexpected error is one of the store's, made so by `within`."""
+
+    inner: Confirming
+    within: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def of(self) -> StoreId:
+        """As Confirming says."""
+        return self.inner.of
+
+    async def confirm(self, acquisition: AcquisitionId) -> Delivery:
+        """As Confirming says."""
+        with self.within():
+            return await self.inner.confirm(acquisition)
+
+    async def prolong(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says."""
+        with self.within():
+            await self.inner.prolong(acquisition)
+
+    async def ask_again(self, acquisition: AcquisitionId) -> Confirmation:
+        """As Confirming says."""
+        with self.within():
+            return await self.inner.ask_again(acquisition)
+
+    def forget(self, acquisition: AcquisitionId) -> None:
+        """As Confirming says."""
+        self.inner.forget(acquisition)
 
 
 def row_of(tx: Tx, acquisition: AcquisitionId) -> Acquisition:

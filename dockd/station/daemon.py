@@ -129,7 +129,7 @@ class Daemon:
                 group.create_task(self._stores.run(), name="stores")
                 group.create_task(serve_control(machine.control, operations), name="control")
                 group.create_task(self._tidier.run(self._spool_short), name="tidy")
-                group.create_task(machine.live.follow(self._alarms), name="reload")
+                group.create_task(machine.live.follow(self._alarms, self._stores.try_stopped), name="reload")
                 for source in machine.sources:
                     group.create_task(detect(source, self), name="detect")
                 # Last: the tasks above have begun when this one says that the station is ready.

@@ -163,7 +163,8 @@ class Operations:
         """Try each store, or the one that is named, and say what came of it."""
         stores, name = self._sources.stores, _store(arguments)
         for uplink in [stores.named(name)] if name else stores.uplinks.values():
-            examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
+            with uplink.boundary.within():
+                examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
             if not examined.out_of_reach:
                 uplink.nudge()  # somebody mended it, perhaps
             yield doctor.to_json(examined)

@@ -53,10 +53,11 @@ class Live:
         """How long a confirmed clip's sealed file stays in the spool."""
         return timedelta(seconds=self.config.spool.keep_after_receipt_s)
 
-    async def follow(self, alarms: Alarms) -> None:
+    async def follow(self, alarms: Alarms, on_reload: Callable[[], None] = lambda: None) -> None:
         """Reload on SIGHUP and whenever a file changes, until cancelled. Never raises for a bad file.
 
-        A directory of profiles that was not there at the start is looked at again on SIGHUP.
+        A directory of profiles that was not there at the start is looked at again on SIGHUP. `on_reload` hears of each
+        time, also where nothing changed; it must not block.
         """
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -75,6 +76,7 @@ class Live:
                 alarms.set(_TOPIC, await asyncio.to_thread(self._reload))
                 if self._limits is not None:
                     self._limits.follow(self.config.uplink)
+                on_reload()
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a stop is under way: it is not to be cut short

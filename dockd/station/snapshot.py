@@ -42,7 +42,7 @@ class StoreStatus:
 
     name: str  # as the configuration calls it
     store: str = ""  # its id
-    state: str  # "unknown", "reachable", "lacking", "unreachable", "untrusted"
+    state: str  # "unknown", "reachable", "lacking", "unreachable", "untrusted", "stopped"
     note: str = ""
     counts: bool = True  # whether its word counts towards erasing
     waiting: int = 0  # acquisitions that it has not confirmed yet
@@ -55,7 +55,7 @@ class StoreStatus:
     @property
     def out_of_reach(self) -> bool:
         """Whether clips wait for it."""
-        return self.state in ("lacking", "unreachable", "untrusted")
+        return self.state in ("lacking", "unreachable", "untrusted", "stopped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dockd.core.policy import StorePolicy
 from dockd.errors import DockdError
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, StoreId
-from dockd.stages.confirming import Confirming
+from dockd.stages.confirming import Bounded, Confirming
 from dockd.stages.sanitise import Asking
 from dockd.station.outlet import Outlet, Parts
 from dockd.station.pacing import Pacing
@@ -100,7 +100,7 @@ class Stores:
             uplink.returning(outage)
 
     async def run(self) -> None:
-        """Send until cancelled. Raises JournalError where the journal failed, and whatever is no DockdError."""
+        """Send until cancelled. Raises JournalError where the journal failed."""
         async with asyncio.TaskGroup() as group:
             for uplink in self.uplinks.values():
                 group.create_task(uplink.run(), name=f"uplink-{uplink.store}")
@@ -112,6 +112,12 @@ class Stores:
         """Something changed: there may be work, or a store may be back."""
         for uplink in self.uplinks.values():
             uplink.nudge()
+
+    def try_stopped(self) -> None:
+        """The configuration was looked at again: stores that an unexpected error stopped are tried now."""
+        for uplink in self.uplinks.values():
+            if uplink.boundary.alarm:
+                uplink.try_again()
 
     def witness_soon(self) -> None:
         """Show the newest checkpoint to every store that signs, as soon as it can be."""
@@ -134,14 +140,20 @@ class Stores:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What contradicts itself at any store, and what has to be mended before clips can go there."""
+        """What contradicts itself at any store, has to be mended before clips can go there, or stopped one."""
         return tuple(
-            self._named(one, alarm) for one in self.uplinks.values() for alarm in (*one.alarms, *one.agreement.alarms)
+            self._named(one, alarm)
+            for one in self.uplinks.values()
+            for alarm in (*one.alarms, *one.agreement.alarms, one.boundary.alarm)
+            if alarm
         )
 
     @property
     def forbids_erasing(self) -> tuple[str, ...]:
-        """Of these, those of stores whose word counts: nothing may be erased while there is any."""
+        """Contradictions of stores whose word counts: nothing may be erased while there is any.
+
+        One that is stopped contradicts nothing: without its word, that of the others may suffice.
+        """
         counted = (one for one in self.uplinks.values() if self.policy.counts(one.store))
         return tuple(self._named(one, alarm) for one in counted for alarm in one.alarms)
 
@@ -175,7 +187,8 @@ class Stores:
         return sentence if len(self.uplinks) == 1 else f"{self.policy.name(uplink.store)}: {sentence}"
 
     def _confirmers(self) -> Sequence[Confirming]:
-        return [one.confirmer for one in sorted(self.uplinks.values(), key=lambda one: one.is_out)]
+        uplinks = sorted(self.uplinks.values(), key=lambda one: one.is_out)
+        return [Bounded(one.confirmer, one.boundary.within) for one in uplinks]
 
     def _doubt(self, store: StoreId, acquisition: AcquisitionId, sentence: str) -> None:
         self.uplinks[store].trust.doubt_holding(acquisition, sentence)
@@ -225,7 +238,7 @@ class Stores:
                 _log.warning("store_stood_back", store=fallback, primary=primary)
             return None
         if fallback in self._standing_in:
-            return None
+            return uplink.boundary.sound_in_s()
         left_s = self.uplinks[fallback].outlet.failover_after_s - uplink.out_for_s()
         if left_s > 0:
             return left_s

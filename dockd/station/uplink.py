@@ -1,7 +1,7 @@
 """The uplink to one store: owns deliveries until they are confirmed. Order, places, back-off, manners towards it.
 
-The journal says what is to be sent and in which order; nothing is queued here. An upload's errors are its own; only a
-journal that failed, or an error that is none of ours, ends the uplink, loudly.
+The journal says what is to be sent and in which order; nothing is queued here. An upload's errors are its own. An error
+that is none of ours stops the store for a while (station.boundary); only a journal that failed ends the uplink, loudly.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -28,6 +29,7 @@ from dockd.errors import (
     StoreBusy,
     StoreError,
     StoreLacks,
+    StoreStopped,
     StoreUnproven,
     StoreUnreachable,
     StoreUnsuited,
@@ -38,6 +40,7 @@ from dockd.model import Acquisition, AcquisitionId, StoreId
 from dockd.stages.upload import Pusher, Track
 from dockd.station.agreement import Agreement
 from dockd.station.attempts import Attempt, Attempts
+from dockd.station.boundary import MAX_HOLD_S, Boundary
 from dockd.station.choosing import Choice, Wanted, choose, is_flagged
 from dockd.station.enforced import Enforced
 from dockd.station.leftovers import Leftovers
@@ -74,6 +77,8 @@ class Uplink:
         self._backoff = backoff or Backoff()
         self._manners = Manners(slots=max(1, outlet.slots), random=parts.random, backoff=self._backoff)
         self._pacing, self._places = parts.pacing, parts.places
+        self.boundary = Boundary(store=outlet.store, clock=parts.clock, random=parts.random, on_change=on_reach)
+        self._begun = False
         self.enforced = Enforced.of(outlet, parts)
         self.confirmer = outlet.way.confirmer(parts, self.enforced.tried)
         self._pusher = Pusher(
@@ -132,8 +137,24 @@ class Uplink:
     async def run(self) -> None:
         """Send until cancelled. After cancellation every connection of a PATCH is closed and nothing is lost.
 
-        Raises JournalError where the journal failed, and whatever is no DockdError.
+        Raises JournalError where the journal failed.
         """
+        await self.boundary.run(self._run)
+
+    async def _run(self) -> None:
+        """Raises JournalError, and whatever is no DockdError. However it ends, no place and no wish is left behind."""
+        if not self._begun:
+            await self._begin()
+        try:
+            await self._send()
+        finally:
+            for name in self._attempts.active:  # tasks that were cancelled before their first step
+                self._manners.ended(self._attempts.of(name).begun)
+                self._attempts.end(name)
+                self._places.leave()
+            self._places.withdraw(self.store)
+
+    async def _send(self) -> None:
         configured = self._policy.store(self.store)
         if configured is not None and configured.fallback_for is None:
             await self._journal.write(lambda tx: tx.add_outlet(self.store))
@@ -149,10 +170,18 @@ class Uplink:
                 group.create_task(self._work(row), name=f"upload-{self.store}-{row.acquisition}")
 
     async def begin(self) -> None:
-        """Before anything else runs: learn what forbids erasing, and what may be believed."""
+        """Before anything else runs: learn what forbids erasing, and what may be believed. Raises JournalError.
+
+        Where that cannot be learnt the store is not begun with, and `run` tries it again.
+        """
+        with suppress(StoreStopped), self.boundary.within():
+            await self._begin()
+
+    async def _begin(self) -> None:
         await self.enforced.begin()
         if self._witnessing:
             await self._witnessing.begin()
+        self._begun = True
 
     def returning(self, outage: timedelta) -> None:
         """The station was away for so long, and others may have been with it: do not come back all at once.
@@ -165,9 +194,10 @@ class Uplink:
             self._witnessing.first_after_s = quiet_s
 
     async def show_last(self) -> None:
-        """Show the store the log a last time, where it signs. Raises what it answered, OSError."""
+        """Show the store the log a last time, where it signs. Raises what it answered."""
         if self._witnessing:
-            await self._witnessing.show_last()
+            with self.boundary.within():
+                await self._witnessing.show_last()
 
     @property
     def store(self) -> StoreId:
@@ -176,18 +206,24 @@ class Uplink:
 
     def out_for_s(self) -> float:
         """For how many seconds the store has been out of reach; 0 where it is not."""
-        return self._manners.out_for_s(self._clock.monotonic_s())
+        return max(self._manners.out_for_s(self._clock.monotonic_s()), self.boundary.out_for_s())
 
     @property
     def is_out(self) -> bool:
-        """Whether the store is out of reach."""
-        return self._manners.is_out
+        """Whether the store is out of reach, or stopped."""
+        return self._manners.is_out or self.boundary.out_for_s() > 0
 
     def nudge(self) -> None:
         """Something changed: there may be work, or the store may be back. Waits are cut short, except bidden ones."""
         self._manners.hasten()
         self._attempts.hasten(self._backoff)
         self._changed.set()
+
+    def try_again(self) -> None:
+        """What may have stopped the store, or held its clips, may be mended: nothing waits any longer."""
+        self._attempts.settle()
+        self.boundary.try_again()
+        self.nudge()
 
     def witness_soon(self) -> None:
         """Show the newest checkpoint to the store as soon as it can be."""
@@ -198,6 +234,8 @@ class Uplink:
         """The store as it was last seen."""
         if self.trust.alarms:
             state, note = "untrusted", self.trust.alarms[0]
+        elif self.boundary.alarm:
+            state, note = "stopped", self.boundary.alarm
         elif self._absent:
             state, note = "lacking" if self._lacks else "unreachable", self._note
         else:
@@ -241,6 +279,11 @@ class Uplink:
         try:
             with self._pacing.serving(urgent=is_flagged(row)):
                 await self._attend(row)
+        except Exception:
+            # Once the store is tried again the others come first, and this one ever more seldom: it may be the cause.
+            attempt = self._attempts.of(row.acquisition)
+            self._hold(attempt, min(MAX_HOLD_S, self._backoff.cap_s * 2.0 ** min(attempt.pause.failures, 10)))
+            raise
         finally:
             self._attempts.end(row.acquisition)
             self._places.leave()

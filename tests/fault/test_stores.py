@@ -12,12 +12,14 @@ from dockd.core.keyfiles import StationPublic
 from dockd.core.objects import Piece
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.transfer import Call
-from dockd.errors import StoreForgot, StoreRefused, StoreUnreachable
+from dockd.errors import JournalError, StoreForgot, StoreRefused, StoreStopped, StoreUnreachable
+from dockd.station.boundary import STEADY_S, WAITS, Boundary
 from dockd.station.outlet import Keeping, Outlet, Signing
 from dockd.station.stores import Stores
 from dockd.station.tidy import Tidier
 from dockd.stores.memory import MemoryStore
 from dockd.stores.memory_objects import MemoryObjects
+from dockd.stores.probing import Answer, Finding, Probing, Question
 
 YEAR = timedelta(days=365)
 LEAST = timedelta(days=31)
@@ -441,3 +443,238 @@ def test_people_name_a_store_where_there_are_several(bench, fleet):
     for name in (None, "clout"):
         with pytest.raises(LookupError, match="archive, cloud"):
             several.named(name)
+
+
+# --- P09: what nobody foresaw in a store stops that store alone
+
+
+def astray(store, name, error):
+    """From now on a call of this store raises what is none of our errors; returns how to put it back."""
+
+    async def raises(*_args, **_more):
+        raise error
+
+    setattr(store, name, raises)
+    return lambda: delattr(store, name)
+
+
+STRANGE = [
+    OverflowError("date value out of range"),
+    RecursionError(),
+    MemoryError(),
+    KeyError("x" * 9000),
+    ValueError(),
+]
+CALLS = [
+    *(("court", name) for name in ("register", "offset", "append", "receipt", "witnessed_size", "witness")),
+    *(("cloud", name) for name in ("register", "offset", "append", "finish", "look", "clear_orphans")),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), CALLS)
+async def test_p09_an_unexpected_error_stops_that_store_alone(bench, fleet, name, call):
+    store = getattr(fleet, name)
+    error = STRANGE[CALLS.index((name, call)) % len(STRANGE)]
+    mend = astray(store, call, error)
+    stores = fleet.stores("archive", name, when=EraseWhen.ANY)
+    async with running(stores) as task:
+        rows = [await bench.sealed(1 << 20) for _ in range(3)]
+        stores.nudge()
+        for row in rows:
+            await fleet.until_delivery(row, "archive", "confirmed")
+        uplink = stores.uplinks[store.store]
+        async with asyncio.timeout(20):
+            while not uplink.boundary.alarm:
+                await asyncio.sleep(0)
+        (alarm,) = stores.alarms
+        assert type(error).__name__ in alarm
+        assert alarm.startswith(f"{name}: ")
+        assert len(alarm) < 500
+        assert stores.forbids_erasing == ()
+        assert [one.state for one in stores.status()] == ["reachable", "stopped"]
+        assert not task.done()
+        mend()
+        stores.try_stopped()
+        for row in rows:
+            await fleet.until_delivery(row, name, "confirmed")
+        await bench.clock.sleep(STEADY_S)
+        assert stores.alarms == ()
+        assert stores.uplink().in_flight == 0
+
+
+async def test_p09_a_store_that_an_unexpected_error_stopped_once_goes_on_by_itself(bench, fleet):
+    mend = astray(fleet.archive, "append", OverflowError())
+    stores = fleet.stores("archive")
+    boundary = stores.uplinks[fleet.archive.store].boundary
+    row = await bench.sealed(1 << 20)
+    async with running(stores):
+        async with asyncio.timeout(20):
+            while not boundary.stopped:
+                await asyncio.sleep(0)
+        mend()
+        await fleet.until_delivery(row, "archive", "confirmed")
+        assert stores.alarms
+        await bench.clock.sleep(STEADY_S)
+        assert stores.alarms == ()
+
+
+async def test_p09_a_stopped_store_waits_longer_each_time_and_a_reload_tries_it_at_once(bench, fleet):
+    astray(fleet.court, "register", OverflowError())
+    stores = fleet.stores("archive", "court", when=EraseWhen.ANY)
+    bench.clock.longest_s = 0.0  # nobody wakes by himself
+    row = await bench.sealed(1 << 20)
+    async with running(stores):
+        boundary = stores.uplinks[fleet.court.store].boundary
+        async with asyncio.timeout(20):
+            while not boundary.stopped:
+                await asyncio.sleep(0)
+        await fleet.until_delivery(row, "archive", "confirmed")
+        stores.nudge()  # what wakes all uplinks does not wake this one
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert boundary.stopped
+        for _ in range(6):
+            stores.try_stopped()
+            async with asyncio.timeout(20):
+                while boundary.stopped:
+                    await asyncio.sleep(0)
+            bench.clock.passed_s += 60.0
+            stores.nudge()
+            async with asyncio.timeout(20):
+                while not boundary.stopped:
+                    await asyncio.sleep(0)
+        waits = [WAITS.delay_s(count, lambda count: b"\x80" * count) for count in range(1, 7)]
+        assert [one for one in bench.clock.sleeps if one in waits] == waits
+
+
+async def test_p09_one_clip_whose_answers_are_strange_lets_the_others_of_its_store_through(bench, fleet):
+    register = fleet.archive.register
+    rows = [await bench.sealed(1 << 20) for _ in range(4)]
+
+    async def strange(acquisition, manifest, size):
+        if acquisition == rows[0].acquisition:
+            raise OverflowError
+        return await register(acquisition, manifest, size)
+
+    fleet.archive.register = strange
+    bench.clock.longest_s = 100.0  # of the virtual time, in which nothing else would come to pass
+    stores = fleet.stores("archive")
+    async with running(stores) as task:
+        for row in rows[1:]:
+            await fleet.until_delivery(row, "archive", "confirmed")
+        assert not task.done()
+        fleet.archive.register = register
+        stores.try_stopped()
+        await fleet.until_delivery(rows[0], "archive", "confirmed")
+
+
+async def test_p09_what_is_asked_before_erasing_is_one_of_our_errors_and_the_others_are_asked(bench, fleet):
+    row = await bench.sealed(1 << 20)
+    stores = fleet.stores("archive", "court", "cloud")
+    async with running(stores) as task:
+        await bench.until(row.acquisition, "stored")
+        astray(fleet.court, "holding", OverflowError())
+        astray(fleet.cloud, "look", RecursionError())
+        said = {one.of: one for one in stores.asking().confirmers()}
+        for name in ("court", "cloud"):
+            with pytest.raises(StoreStopped, match="unexpected"):
+                await said[getattr(fleet, name).store].ask_again(row.acquisition)
+        assert (await said[fleet.archive.store].ask_again(row.acquisition)).store == fleet.archive.store
+        assert len(stores.alarms) == 2
+        assert stores.forbids_erasing == ()
+        assert not task.done()
+
+
+async def test_p09_what_the_journal_keeps_of_a_store_stops_it_alone_at_every_start(bench, fleet):
+    row = await bench.sealed(1 << 20)
+    astray(fleet.cloud, "look", OverflowError())  # as if for what it had been told, and keeps
+    for _ in range(3):
+        stores = fleet.stores("archive", "cloud", when=EraseWhen.ANY)
+        async with running(stores) as task:
+            await fleet.until_delivery(row, "archive", "confirmed")
+            async with asyncio.timeout(20):
+                while not stores.alarms:
+                    await asyncio.sleep(0)
+            assert not task.done()
+    assert (await fleet.delivery(row, "cloud")).state == "finished"
+
+
+async def test_p09_a_store_that_cannot_even_be_begun_with_stops_alone(bench, fleet):
+    async def probe():
+        return tuple(Finding(question=one, answer=Answer.YES, claimed=None, detail="") for one in Question)
+
+    def believe(_):
+        if strange:
+            raise OverflowError
+
+    probing = Probing(probe=probe, believe=believe)
+    row = await bench.sealed(1 << 20)
+    strange = False
+    policy = fleet.stores("archive", "cloud", when=EraseWhen.ANY).policy
+    for _ in range(2):  # the second finds the findings of the first
+        outlets = [
+            Outlet(way=Signing(port=fleet.archive), slots=2),
+            Outlet(way=Keeping(port=fleet.cloud, probing=probing), slots=2),
+        ]
+        stores = Stores(outlets, bench.parts(policy))
+        async with running(stores) as task:
+            await fleet.until_delivery(row, "archive", "confirmed")
+            if not strange:
+                await fleet.until_delivery(row, "cloud", "confirmed")
+            else:
+                assert "cloud" in stores.alarms[0]
+                strange = False
+                stores.try_stopped()
+                another = await bench.sealed(1 << 20)
+                stores.nudge()
+                await fleet.until_delivery(another, "cloud", "confirmed")
+                break
+            assert not task.done()
+        strange = True
+
+
+async def test_p09_a_fallback_stands_in_for_a_store_that_unexpected_errors_stop(bench, fleet):
+    astray(fleet.archive, "register", OverflowError())
+    rows = [await bench.sealed(1 << 20) for _ in range(4)]
+    async with running(
+        fleet.stores("archive", "court", fallbacks=("court",), final=("court",), when=EraseWhen.ANY)
+    ) as task:
+        for row in rows:
+            await bench.until(row.acquisition, "stored")
+        assert {one["store"] for one in await fleet.entries("delivery.confirmed")} == {fleet.court.store}
+        assert not task.done()
+
+
+def test_p09_a_stopped_store_counts_as_out_from_its_first_stop_until_it_was_sound_for_a_while():
+    clock = Still()
+    boundary = Boundary(store="s", clock=clock, random=lambda count: b"\x80" * count, on_change=lambda: None)
+
+    def strike(at_s):
+        clock.at_s = at_s
+        with contextlib.suppress(StoreStopped), boundary.within():
+            raise OverflowError
+
+    strike(1000.0)
+    assert boundary.alarm
+    assert boundary.out_for_s() == 0.0  # its tasks go on
+    assert boundary.sound_in_s() == STEADY_S
+    clock.at_s = 1000.0 + STEADY_S
+    assert (boundary.alarm, boundary.sound_in_s()) == ("", None)
+
+
+class Still:
+    at_s = 0.0
+
+    def monotonic_s(self):
+        return self.at_s
+
+
+async def test_a_journal_that_failed_still_ends_all_loudly(bench, fleet):
+    astray(fleet.court, "register", JournalError("the disk is gone"))
+    await bench.sealed(1 << 20)
+    stores = fleet.stores("archive", "court", when=EraseWhen.ANY)
+    await stores.begin()
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(20):
+            await stores.run()
+    assert stores.alarms == ()

@@ -360,18 +360,6 @@ async def test_what_a_store_asks_for_is_not_cut_short(bench):
         await bench.until(row.acquisition, "stored")
 
 
-async def test_p09_what_is_none_of_ours_ends_the_uplink_loudly(bench):
-    await bench.sealed(1 << 20)
-
-    async def broken(acquisition, manifest, size):
-        raise ZeroDivisionError
-
-    bench.store.register = broken
-    with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(bench.uplink().run(), 20)
-    assert caught.value.subgroup(ZeroDivisionError)
-
-
 async def test_a_failed_journal_ends_the_uplink_loudly(bench):
     await bench.sealed(1 << 20)
     uplink = bench.uplink()

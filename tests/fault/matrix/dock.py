@@ -87,7 +87,7 @@ class StillLive:
     def keep_after_receipt(self):
         return timedelta(days=1)
 
-    async def follow(self, _alarms):
+    async def follow(self, _alarms, _on_reload):
         await asyncio.Event().wait()
 
 

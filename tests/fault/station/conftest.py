@@ -55,7 +55,7 @@ class FixedLive:
     def keep_after_receipt(self):
         return self.keep
 
-    async def follow(self, alarms):
+    async def follow(self, alarms, _on_reload):
         await asyncio.Event().wait()
 
 
