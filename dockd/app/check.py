@@ -26,6 +26,10 @@ from dockd.stores.s3_signing import Signer
 _T = TypeVar("_T")
 _LEAST_RECIPIENTS = 2
 _SOON = timedelta(days=30)
+_OLD_DAYS = (
+    "retention.days is of an older version, where it was said for all clips: call it legacy_days. Stations of that "
+    "version alone are still told {} days; how long clips are kept is said by category now (retention.categories)"
+)
 
 
 def check_station(path: Path, config: StationConfig) -> None:
@@ -113,7 +117,10 @@ def careful_receiver(config: ReceiverConfig, now: datetime) -> tuple[str, ...]:
     """The same for a receiver."""
     file = config.receiver.tls_cert
     own = _certificates(file)[:1]  # what follows only leads to its authority
-    return _expiry(f"receiver.tls_cert: {file}", own, now, "stations send nothing to this receiver")
+    found = _expiry(f"receiver.tls_cert: {file}", own, now, "stations send nothing to this receiver")
+    if config.retention.says_days:
+        found = (*found, _OLD_DAYS.format(config.retention.legacy_days))
+    return found
 
 
 def _missing_secrets(name: str, store: Store) -> list[str]:

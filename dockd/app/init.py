@@ -141,7 +141,6 @@ def init_receiver(
         },
         "keys": {"store": _from(config, keys / "store.key")},
         "accept": {"recipients_file": _from(config, accepted), "min_recipients": _LEAST_RECIPIENTS},
-        "retention": {"days": 365},
     }
     _new(config, _toml("receiver.toml", sections, trial=trial), mode=0o644)
     return made

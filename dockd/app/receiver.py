@@ -13,10 +13,12 @@ from dockd.app.check import check_receiver
 from dockd.app.clock import MachineClock
 from dockd.app.running import run_until_signal
 from dockd.config.load import load_receiver
+from dockd.config.retention import Retention
 from dockd.config.schema import ReceiverConfig
+from dockd.core.retention import Terms, Until, usual_terms
 from dockd.core.sealing import parse_recipients_file
 from dockd.core.sshsig import SigningKey
-from dockd.model import StationId, StoreId
+from dockd.model import Category, StationId, StoreId
 from dockd.receiver.serve import serve
 from dockd.receiver.settings import Limits, ReceiverSettings
 
@@ -68,7 +70,8 @@ def _settings(config: ReceiverConfig) -> ReceiverSettings:
         public_hosts=frozenset(config.receiver.public_hosts),
         allowed_recipients=frozenset(recipient.fingerprint for recipient in recipients),
         min_stanzas=config.accept.min_recipients,
-        retention=timedelta(days=config.retention.days),
+        categories=categories_of(config.retention),
+        legacy=timedelta(days=config.retention.legacy_days),
         token_lifetime=timedelta(seconds=config.uploads.token_lifetime_s),
         upload_expiry=timedelta(seconds=config.uploads.expire_after_s),
         max_clip_bytes=config.accept.max_clip_bytes,
@@ -91,3 +94,18 @@ def _settings(config: ReceiverConfig) -> ReceiverSettings:
             for station, others in config.lookups.permit.items()
         },
     )
+
+
+def categories_of(config: Retention) -> dict[str, Terms]:
+    """The policy by category: as it is configured, and as is usual where nothing is said."""
+    usual = usual_terms()
+    said = {
+        name: Terms(
+            until=Until(one.until) if one.until else usual.get(name, usual[Category.NONE]).until,
+            recorded_days=one.recorded_days,
+            review_days=one.review_days,
+            undo_days=one.undo_days,
+        )
+        for name, one in config.categories.items()
+    }
+    return usual | said

@@ -69,6 +69,17 @@ exit codes:
     scrubbing.add_argument("--history", action="store_true", help="losses that are healed, too")
     _add_place(scrubbing)
     scrubbing.set_defaults(handler=scrub)
+    keeping = actions.add_parser(
+        "promises",
+        help="list until when each clip is kept, and what came late",
+        description="List what was promised of each clip that has a receipt, the promise that ends first at the top: "
+        "its category, until when it is kept, whether it came late, whether its bytes stay for another, and whether "
+        "the receipt is from before there was a policy (docs/receiver.md). A running receiver is not disturbed.",
+        epilog="Example: dockd receiver promises --json --config /etc/dockd/receiver.toml",
+    )
+    keeping.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_place(keeping)
+    keeping.set_defaults(handler=promises)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +165,19 @@ def scrub(args: argparse.Namespace) -> int:
     for record, sentence in found.lines():
         print(json.dumps(record, sort_keys=True) if args.json else sentence)
     return 0 if found.looked.is_whole else 65
+
+
+def promises(args: argparse.Namespace) -> int:
+    """List. Raises ConfigError where there is no catalogue."""
+    from dockd.receiver.promises import promises_kept
+
+    total = late = old = 0
+    for one in promises_kept(_directory(args)):
+        total, late, old = total + 1, late + one.is_late, old + (one.category is None)
+        print(json.dumps(one.to_json(), sort_keys=True) if args.json else one.sentence())
+    if not args.json:
+        print(f"{total} promises, {late} of them late, {old} given before there was a policy.", file=sys.stderr)
+    return 0
 
 
 def _directory(args: argparse.Namespace) -> Path:

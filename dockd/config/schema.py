@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from dockd.config.retention import Retention
 from dockd.config.stores import AnyStore, Policy, StoreName
 from dockd.config.tables import (
     MIB,
@@ -260,12 +261,6 @@ class Accept(Table):
     recipients_file: Annotated[FilePath, path("a file of the age recipients that clips may be sealed to")]
     min_recipients: Annotated[int, whole(1, 16)] = 2
     max_clip_bytes: Annotated[int, size(1)] = 1024 * 1024 * MIB
-
-
-class Retention(Table):
-    """How long the store promises to keep what it signs for."""
-
-    days: Annotated[int, whole(0, 36500, "days")] = 365
 
 
 class Uploads(Table):

@@ -89,7 +89,8 @@ def restated(newest: Said, offered: Offered | None, stated: Manifest, *, arrived
     if not newest.is_endless and not (newest.rule is None and terms.until is Until.ENDED):
         return newest
     # Also where the policy has a date for this category by now: what was promised until a person ends it stays so.
-    floor = retention.keep_until(replace(terms, until=Until.ENDED), recorded_at=arrived, arrived=arrived, now=now)
+    _, start = retention.recording_start(recorded(stated)[0], arrived)
+    floor = retention.keep_until(replace(terms, until=Until.ENDED), recorded_at=start, arrived=arrived, now=now)
     return replace(newest, at=now, kept_until=max(newest.kept_until, floor))
 
 

@@ -76,6 +76,11 @@ class Terms:
         }
 
 
+def usual_terms() -> dict[str, Terms]:
+    """Of the two categories that every policy has: evidence stays until a person ends it."""
+    return {Category.NONE.value: Terms(), Category.EVIDENCE.value: Terms(until=Until.ENDED)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """Which rule a clip falls under, as receipts, holding statements and extensions say it."""

@@ -34,6 +34,8 @@ class Kind(Enum):
     OFFSET_MISMATCH = (409, "The upload stands at another offset")
     INCOMPLETE = (409, "Bytes are still missing")
     CHECKPOINT_SIZE = (409, "Another checkpoint is the newest")
+    PROMISE_OVER = (409, "The promise is over")
+    NOT_LONGER = (409, "No more is promised")
     CHALLENGE_UNKNOWN = (410, "The challenge was used, is too old or was never given")
     OBJECT_LOST = (410, "The object is no longer as it was signed for")
     TUS_VERSION = (412, "Tus-Resumable: 1.0.0 is needed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -76,15 +76,28 @@ def from_us(microseconds: int) -> datetime:
 # --- sessions
 
 
-def add_session(db: sqlite3.Connection, token_hash: bytes, station: StationId, expires_at: datetime) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Whose token it is, until when, and which versions of statements were chosen for it."""
+
+    station: StationId
+    expires_at: datetime
+    versions: Mapping[str, int]
+
+
+def add_session(db: sqlite3.Connection, token_hash: bytes, one: Session) -> None:
     """Keep a token's hash."""
-    db.execute("INSERT INTO session VALUES (?, ?, ?)", (token_hash, station, to_us(expires_at)))
+    said = json.dumps(dict(one.versions))
+    db.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (token_hash, one.station, to_us(one.expires_at), said))
 
 
-def session(db: sqlite3.Connection, token_hash: bytes) -> tuple[StationId, datetime] | None:
-    """Whose token this is, and until when."""
-    row = db.execute("SELECT station, expires_us FROM session WHERE token_hash = ?", (token_hash,)).fetchone()
-    return (StationId(row["station"]), from_us(row["expires_us"])) if row else None
+def session(db: sqlite3.Connection, token_hash: bytes) -> Session | None:
+    """Whose token this is."""
+    row = db.execute("SELECT * FROM session WHERE token_hash = ?", (token_hash,)).fetchone()
+    if row is None:
+        return None
+    station, expires_at = StationId(row["station"]), from_us(row["expires_us"])
+    return Session(station=station, expires_at=expires_at, versions=json.loads(row["versions"]))
 
 
 def drop_sessions(db: sqlite3.Connection, now: datetime) -> None:

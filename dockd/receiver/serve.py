@@ -24,6 +24,7 @@ from dockd.receiver.connections import Connections, Place
 from dockd.receiver.door import Door
 from dockd.receiver.entry import Entry, Paced
 from dockd.receiver.layout import Layout
+from dockd.receiver.promising import Policy, Promising, open_policy
 from dockd.receiver.protocol import PatientProtocol
 from dockd.receiver.scrub import Scrub
 from dockd.receiver.sessions import Sessions
@@ -62,8 +63,9 @@ async def serve(
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
         await asyncio.to_thread(layout.sweep)
         await uploads.sweep()
+        policy = await open_policy(catalogue, settings, clock)
         connections = Connections(settings.limits, clock)
-        app = _wire(settings, catalogue, layout, uploads, connections, clock=clock, random=random)
+        app = _wire(settings, catalogue, layout, uploads, connections, policy=policy, clock=clock, random=random)
         with _listen(settings) as listening:
             server = _server(settings, app, context=context, listening=listening, connections=connections, ready=ready)
             async with asyncio.TaskGroup() as tasks:
@@ -180,11 +182,23 @@ def _wire(
     uploads: Uploads,
     connections: Connections,
     *,
+    policy: Policy,
     clock: Clock,
     random: Entropy,
 ) -> ASGIApp:
-    sessions = Sessions(catalogue=catalogue, layout=layout, settings=settings, clock=clock, random=random)
-    vault = Vault(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads, clock=clock, random=random)
+    sessions = Sessions(
+        catalogue=catalogue, layout=layout, settings=settings, policy=policy.signed, clock=clock, random=random
+    )
+    promising = Promising(catalogue=catalogue, settings=settings, policy=policy, clock=clock)
+    vault = Vault(
+        catalogue=catalogue,
+        layout=layout,
+        settings=settings,
+        uploads=uploads,
+        promising=promising,
+        clock=clock,
+        random=random,
+    )
     sharing = Sharing(catalogue=catalogue, layout=layout, settings=settings, uploads=uploads)
     witness = Witness(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
     entry = Entry(sessions, connections)

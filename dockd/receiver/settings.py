@@ -8,6 +8,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from dockd.core.retention import Terms, usual_terms
 from dockd.core.sshsig import SigningKey
 from dockd.model import StationId, StoreId
 
@@ -51,7 +52,8 @@ class ReceiverSettings:
     public_hosts: frozenset[str]  # "host:port" as stations dial it; a session names one of them
     allowed_recipients: frozenset[str]  # fingerprints (core.sealing)
     min_stanzas: int = 2
-    retention: timedelta = timedelta(days=365)
+    categories: Mapping[str, Terms] = field(default_factory=usual_terms)  # how long clips of each are kept
+    legacy: timedelta = timedelta(days=32)  # from now, at least: what receipts say to stations that know no rules
     token_lifetime: timedelta = timedelta(hours=1)
     upload_expiry: timedelta = timedelta(days=14)  # since the last byte arrived
     max_clip_bytes: int = 64 * 1024**3  # of a sealed clip

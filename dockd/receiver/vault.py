@@ -15,10 +15,11 @@ from dockd.core import canonical, manifest, receipts, sshsig
 from dockd.core.challenge import Range
 from dockd.core.manifest import Manifest
 from dockd.core.merkle import EMPTY_ROOT
+from dockd.core.retention import Promise
 from dockd.core.sealing import sealed_size
 from dockd.errors import VerificationFailed
 from dockd.faultpoints import Point
-from dockd.model import Clock, Entropy, SignedBytes, StationId
+from dockd.model import Clock, Digest, Entropy, SignedBytes, StationId
 from dockd.receiver import rows, scrub_rows
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout
@@ -26,6 +27,7 @@ from dockd.receiver.look import Gone, look, look_at_manifest
 from dockd.receiver.part import HeaderWrong, check_header, hash_ranges, read_prefix
 from dockd.receiver.places import keep_receipt, take_over, take_over_shared
 from dockd.receiver.problems import Kind, Problem
+from dockd.receiver.promising import Promising
 from dockd.receiver.rows import Announced, Given, Share
 from dockd.receiver.sessions import Caller
 from dockd.receiver.settings import ReceiverSettings
@@ -53,6 +55,7 @@ class Vault:
         layout: Layout,
         settings: ReceiverSettings,
         uploads: Uploads,
+        promising: Promising,
         clock: Clock,
         random: Entropy,
     ) -> None:
@@ -60,6 +63,7 @@ class Vault:
         self._layout = layout
         self._settings = settings
         self._uploads = uploads
+        self._promising = promising
         self._clock = clock
         self._random = random
 
@@ -106,8 +110,9 @@ class Vault:
         found, new = await self._catalogue.run(add, Point.ANNOUNCED_ROW)
         return (await self._reopen_lost(found, room) if found.state == rows.STORED else found), new
 
-    async def receipt(self, station: StationId, acquisition: str, manifest_digest: str) -> SignedBytes:
-        """The receipt for a complete acquisition: given once, the same for ever."""
+    async def receipt(self, caller: Caller, acquisition: str, manifest_digest: str) -> SignedBytes:
+        """The receipt for a complete acquisition: given once, the same for ever, whatever a later session accepts."""
+        station = caller.station
         one = await self.find(station, acquisition)
         if one.manifest_digest != manifest_digest:
             raise Problem(Kind.OTHER_MANIFEST, "another manifest was announced for this acquisition: compare the two")
@@ -118,7 +123,7 @@ class Vault:
                     one = await self._check_complete(one)
                 if one.state == rows.VERIFIED:
                     await self._put_away(one)
-        given = await self._given(one)
+        given = await self._given(one, ruled=caller.knows_rules("receipt"))
         # Durable as files too before anyone is told; after a crash in between the next asking comes here again.
         stored = self._layout.stored(one.station, one.acquisition)
         await asyncio.to_thread(keep_receipt, stored, given.signed, self._layout.faults)
@@ -138,23 +143,41 @@ class Vault:
         except OSError as error:
             raise _lost(one, error) from error
 
-    async def holding(self, station: StationId, acquisition: str, nonce: bytes) -> SignedBytes:
-        """A fresh statement that the object is here now, after looking."""
+    async def extension(self, station: StationId, acquisition: str, receipt: Digest, after: int) -> SignedBytes:
+        """The extension number `after` + 1 of a receipt, after looking at the object. Idempotent.
+
+        Raises Problem PROMISE_OVER or NOT_LONGER where no more is promised.
+        """
         one, given = await self._signed_for(station, acquisition)
+        if given.digest != receipt:
+            raise Problem(Kind.NOT_FOUND, "another receipt was given for this acquisition")
+        await self._require_held(one)
+        return await self._promising.extension(one, given, after)
+
+    async def holding(self, caller: Caller, acquisition: str, nonce: bytes) -> SignedBytes:
+        """A fresh statement that the object is here now, after looking."""
+        one, given = await self._signed_for(caller.station, acquisition)
+        held = await self._require_held(one)
+        now = self._promising.now()
+        said = await self._promising.holding(one, given, now, ruled=caller.knows_rules("holding"))
+        payload = receipts.build_holding(
+            store=self._settings.store,
+            signed_manifest=one.manifest.payload,
+            nonce=nonce,
+            at=now,
+            retention_until=said,
+            other=None if held == one else held.manifest.payload,
+        )
+        return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
+
+    async def _require_held(self, one: Announced) -> Announced:
+        """Whose object it is, after a look at it. Raises Problem OBJECT_LOST."""
         held = await self._held_well(one)
         try:
             await asyncio.to_thread(self._look, one, held)
         except OSError as error:
             raise _lost(one, error) from error
-        payload = receipts.build_holding(
-            store=self._settings.store,
-            signed_manifest=one.manifest.payload,
-            nonce=nonce,
-            at=self._clock.now(),
-            retention_until=given.retention_until,
-            other=None if held == one else held.manifest.payload,
-        )
-        return SignedBytes(payload=payload, signature=sshsig.sign(self._settings.key, sshsig.HOLDING, payload))
+        return held
 
     async def _held(self, one: Announced) -> Announced:
         """Whose object an acquisition's clip is: its own, or another station's."""
@@ -317,8 +340,8 @@ class Vault:
         await self._catalogue.run(lambda db: rows.set_state(db, one.upload, rows.VERIFIED), Point.VERIFIED_ROW)
         return replace(one, state=rows.VERIFIED)
 
-    async def _given(self, one: Announced) -> Given:
-        settings, now = self._settings, self._clock.now()
+    async def _given(self, one: Announced, *, ruled: bool) -> Given:
+        settings, now = self._settings, self._promising.now()
 
         def give(db: sqlite3.Connection) -> Given:
             given = rows.receipt(db, one.station, one.acquisition)
@@ -329,7 +352,7 @@ class Vault:
             last, witnessed = rows.last_receipt(db, one.station), rows.cosigned(db, one.station)
             share = rows.share(db, one)
             receipt_seq = last.receipt_seq + 1 if last else 1
-            retention_until = max(now + settings.retention, _kept_until(db, share, now))
+            said = self._promising.of_receipt(one, now, ruled=ruled, other=_kept_until(db, share, now))
             payload = receipts.build_receipt(
                 store=settings.store,
                 signed_manifest=one.manifest.payload,
@@ -338,18 +361,19 @@ class Vault:
                 witnessed_size=witnessed.size if witnessed else 0,
                 witnessed_root=witnessed.root if witnessed else EMPTY_ROOT,
                 at=now,
-                retention_until=retention_until,
+                retention_until=said,
                 other=(share.holder.manifest.payload, share.shown) if share else None,
             )
             given = Given(
                 receipt_seq=receipt_seq,
                 signed=SignedBytes(payload=payload, signature=sshsig.sign(settings.key, sshsig.RECEIPT, payload)),
                 digest=canonical.digest(payload),
-                retention_until=retention_until,
+                retention_until=said.keep_until if isinstance(said, Promise) else said,
             )
             # Number and chain become the station's history with this commit, whether or not the answer arrives.
             rows.add_receipt(db, one, given)
             scrub_rows.begin_again(db, one.station, one.acquisition, now)
+            self._promising.keep(db, one, now, said)
             _log.info("receipt_given", station=one.station, acquisition=one.acquisition, receipt_seq=receipt_seq)
             return given
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dockd.core import canonical, sshsig
+from dockd.core import canonical, sshsig, versions
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, NONCE_BYTES, Range
 from dockd.core.fields import Fields
 from dockd.errors import VerificationFailed
@@ -58,12 +58,18 @@ class Calls:
         record = await read_record(request)
         if record["type"] == "session-request":
             fields = Fields(record, "session-request")
-            station = _taken(lambda: fields.uuid("station"), fields)
-            return answer(await self._sessions.challenge(station))
+            chooses = "accepts" in record  # what it accepts counts as it is signed, below
+
+            def take() -> str:
+                if chooses:
+                    versions.take(fields.mapping("accepts"))
+                return fields.uuid("station")
+
+            return answer(await self._sessions.challenge(_taken(take, fields), chooses=chooses))
         signed = to_signed(record)
         opened = await self._sessions.open(signed)
         # What it says was believed just now: from here on the connection is no stranger's.
-        self._entry.let_in(request, canonical.decode(signed.payload, type_="session")["station"])
+        self._entry.let_in(request, canonical.decode(signed.payload, type_="session", newest=2)["station"])
         return answer(opened, status=201)
 
     async def announce(self, request: Request) -> Response:
@@ -86,7 +92,15 @@ class Calls:
         caller = await self._entry.caller(request)
         fields = await read_json(request, "receipt-request")
         digest = _taken(lambda: fields.digest("manifest"), fields)
-        return answer(sshsig.signed_to_json(await self._vault.receipt(caller.station, _id(request), digest)))
+        return answer(sshsig.signed_to_json(await self._vault.receipt(caller, _id(request), digest)))
+
+    async def extension(self, request: Request) -> Response:
+        """POST /acquisitions/{acquisition}/extension: what its receipt promises is to reach further."""
+        caller = await self._entry.caller(request)
+        fields = await read_json(request, "extension-request")
+        digest, after = _taken(lambda: (fields.digest("receipt"), fields.count("after")), fields)
+        signed = await self._vault.extension(caller.station, _id(request), digest, after)
+        return answer(sshsig.signed_to_json(signed))
 
     async def twins(self, request: Request) -> Response:
         """POST /acquisitions/{acquisition}/twins: what other stations brought of the same clip."""
@@ -125,7 +139,7 @@ class Calls:
         caller = await self._entry.caller(request)
         fields = await read_json(request, "holding-request")
         nonce = _taken(lambda: fields.hex("nonce", NONCE_BYTES), fields)
-        return answer(sshsig.signed_to_json(await self._vault.holding(caller.station, _id(request), nonce)))
+        return answer(sshsig.signed_to_json(await self._vault.holding(caller, _id(request), nonce)))
 
     async def checkpoints(self, request: Request) -> Response:
         """GET /checkpoints: the newest one's size. POST /checkpoints: have one cosigned."""
@@ -153,6 +167,7 @@ def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
         Route("/session", calls.session, methods=["POST"]),
         Route("/acquisitions/{acquisition}", calls.announce, methods=["PUT"]),
         Route("/acquisitions/{acquisition}/receipt", calls.receipt, methods=["POST"]),
+        Route("/acquisitions/{acquisition}/extension", calls.extension, methods=["POST"]),
         Route("/acquisitions/{acquisition}/twins", calls.twins, methods=["POST"]),
         Route("/acquisitions/{acquisition}/share", calls.share, methods=["POST"]),
         Route("/acquisitions/{acquisition}/ranges", calls.ranges, methods=["POST"]),

@@ -65,6 +65,7 @@ class ReceiverStore:
         station: StationId,
         key: sshsig.SigningKey,
         clock: Clock,
+        accepts: versions.Versions = versions.KNOWN,
         certificate: ClientCertificate | None = None,
         proxy_url: str | None = None,
         timeouts: Timeouts | None = None,
@@ -78,6 +79,7 @@ class ReceiverStore:
         self._station = station
         self._key = key
         self._clock = clock
+        self._accepts = accepts
         client = open_client(ca_file, waits, certificate=certificate, proxy_url=proxy_url)
         self._wire = Wire(client, clock=clock, timeouts=waits, pace=pace)
         self._tus = Tus(self._wire)
@@ -242,7 +244,9 @@ class ReceiverStore:
                 f"the store at {self._authority} is not the pinned one: compare store.url and store.key_file with it"
             )
         # Of a receiver that chooses: it says what it offers. One of before says nothing, and gets what it knows.
-        chooses: dict[str, Any] = {"v": 2, "accepts": versions.record()} if "offers" in challenge else {"v": 1}
+        chooses: dict[str, Any] = (
+            {"v": 2, "accepts": versions.record(self._accepts)} if "offers" in challenge else {"v": 1}
+        )
         statement = chooses | {
             "type": "session",
             "station": self._station,
@@ -255,7 +259,7 @@ class ReceiverStore:
         signed = SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.SESSION, payload))
         url = f"{self._base}/session"
         answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=_envelope(signed))
-        session = _session(answer.json("session-token", newest=2))
+        session = _session(answer.json("session-token", newest=2), self._accepts)
         _log.info(
             "session_opened", store=self._public.store, authority=self._authority, versions=dict(session.versions)
         )
@@ -264,7 +268,8 @@ class ReceiverStore:
     async def _ask_challenge(self) -> dict[str, Any]:
         """A challenge; from a receiver that refuses what it does not know, by a request that it does know."""
         url, ask = f"{self._base}/session", {"type": "session-request", "v": 1, "station": self._station}
-        for request, expected in ((ask | {"accepts": versions.record()}, (_MALFORMED,)), (ask, ())):
+        chooses = ask | {"accepts": versions.record(self._accepts)}
+        for request, expected in ((chooses, (_MALFORMED,)), (ask, ())):
             content = canonical.encode(request)
             answer = await self._wire.ask(Call.SESSION, "POST", url, headers=_JSON, content=content, expected=expected)
             if answer.status != _MALFORMED:
@@ -332,12 +337,12 @@ def _challenge(text: object) -> str:
     raise StoreUnreachable("the store's challenge is not 32 bytes in base64")
 
 
-def _session(record: dict[str, Any]) -> _Session:
+def _session(record: dict[str, Any], accepts: versions.Versions) -> _Session:
     token, said, policy = record.get("token"), record.get("versions", {}), record.get("policy")
     if not (isinstance(token, str) and token.isascii() and token.isprintable() and token):
         raise StoreUnreachable("the store's answer has no session token")
     try:
-        chosen = versions.take_chosen(said)
+        chosen = versions.take_chosen(said, accepted=accepts)
     except VerificationFailed as error:
         raise StoreUnreachable(f"the store's session cannot be used: {error}") from error
     if policy is not None and not isinstance(policy, dict):

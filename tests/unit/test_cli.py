@@ -24,7 +24,16 @@ from dockd.errors import (
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {
-    *("demo", "init", "run", "receiver", "receiver enrol", "receiver accept-log", "receiver uploads"),
+    *(
+        "demo",
+        "init",
+        "run",
+        "receiver",
+        "receiver enrol",
+        "receiver accept-log",
+        "receiver uploads",
+        "receiver promises",
+    ),
     "receiver scrub",
     *("camera", "camera make", "status"),
     *("store", "store accept-rollback", "store accept-loss", "store lost", "uplink", "uplink cap"),

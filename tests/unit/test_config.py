@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dockd.app.receiver import categories_of
 from dockd.config import load, schema, tables
+from dockd.core.retention import Terms, Until, usual_terms
 from dockd.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -108,7 +110,8 @@ def _keys(document, above=""):
         if not isinstance(value, dict) or f"{above}{key}" in ("bays.ports", "lookups.permit", "uplink.caps"):
             yield above + key
             continue
-        is_named = (key == "store" and not above and "archive" in value) or f"{above}{key}" == "store.NAME.minimum"
+        named = ("store.NAME.minimum", "retention.categories")
+        is_named = (key == "store" and not above and "archive" in value) or f"{above}{key}" in named
         tables = value.values() if is_named else (value,)
         for table in tables:
             yield from _keys(table, f"{above}{key}.NAME." if table is not value else f"{above}{key}.")
@@ -521,6 +524,67 @@ def test_the_option_goes_before_the_variable_before_etc(monkeypatch):
     assert load.find_receiver_config(None) == Path("/x/receiver.toml")
     assert load.find_config("y.toml") == Path("y.toml")
     assert load.find_receiver_config("y.toml") == Path("y.toml")
+
+
+# --- how long clips are kept
+
+
+def receiver(tmp_path, retention):
+    file = tmp_path / "receiver.toml"
+    shipped = (REPOSITORY / "config" / "receiver.toml").read_text()
+    before, after = shipped.index("[retention]"), shipped.index("[uploads]")
+    file.write_text(f"{shipped[:before]}{retention}\n{shipped[after:]}")
+    return file
+
+
+def test_evidence_stays_and_what_is_none_goes_where_nothing_is_said(tmp_path):
+    found = categories_of(load.load_receiver(receiver(tmp_path, ""), files=False).retention)
+    assert found == usual_terms()
+    shipped = load.load_receiver(REPOSITORY / "config" / "receiver.toml", files=False).retention
+    assert categories_of(shipped) == usual_terms()
+
+
+def test_a_force_has_categories_of_its_own(tmp_path):
+    text = (
+        '[retention.categories."Public order"]\nrecorded_days = 90\n[retention.categories.evidence]\nreview_days = 30\n'
+    )
+    found = categories_of(load.load_receiver(receiver(tmp_path, text), files=False).retention)
+    assert found["Public order"] == Terms(recorded_days=90)
+    assert found["evidence"] == Terms(until=Until.ENDED, review_days=30)
+    assert found["none"] == Terms()
+
+
+def test_the_days_of_before_are_what_old_stations_are_told(tmp_path):
+    found = load.load_receiver(receiver(tmp_path, "[retention]\ndays = 365"), files=False).retention
+    assert (found.legacy_days, found.says_days) == (365, True)
+    assert categories_of(found) == usual_terms()
+    now = load.load_receiver(receiver(tmp_path, "[retention]\nlegacy_days = 365"), files=False).retention
+    assert (now.legacy_days, now.says_days) == (365, False)
+
+
+def test_every_mistake_about_retention_is_listed_at_once(tmp_path):
+    text = """
+[retention]
+days = 3
+legacy_days = -1
+[retention.categories.none]
+until = "never"
+recorded_days = 0
+review_days = "7"
+undo = 7
+"""
+    with pytest.raises(ConfigError) as caught:
+        load.load_receiver(receiver(tmp_path, text), files=False)
+    told = "\n".join(caught.value.problems)
+    for key in ("days: found an unknown key", "legacy_days", "until", "recorded_days", "review_days", "undo"):
+        assert f"retention.{key}" in told or f"retention.categories.none.{key}" in told, key
+
+
+@pytest.mark.parametrize("text", ['[retention.categories.evidence]\nuntil = "date"', '[retention.categories.""]'])
+def test_evidence_has_no_date_and_every_category_a_name(tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        load.load_receiver(receiver(tmp_path, text), files=False)
+    assert "retention.categories" in caught.value.problems[0]
 
 
 # --- what a running daemon takes over

@@ -88,6 +88,7 @@ def test_a_trial_set_works_as_it_is(trial):
     assert parse_station_pub((trial / "authority" / "station.pub").read_text()).station == station.station.id
     assert station.seal.recipients_file.read_bytes() == receiver.accept.recipients_file.read_bytes()
     assert station.store["archive"].minima["none"].recorded_days == 30
+    assert receiver.retention.legacy_days > 31
 
 
 def test_a_trial_set_can_be_moved(trial, tmp_path):

@@ -144,8 +144,8 @@ class Station:
         signature = sshsig.sign(key or self.key, namespace, payload)
         return canonical.encode(sshsig.signed_to_json(SignedBytes(payload=payload, signature=signature)))
 
-    async def challenge(self):
-        body = canonical.encode({"type": "session-request", "v": 1, "station": self.id})
+    async def challenge(self, **more):
+        body = canonical.encode({"type": "session-request", "v": 1, "station": self.id} | more)
         return await self.http.post("/session", content=body)
 
     def statement(self, challenge, **changes):
@@ -160,11 +160,15 @@ class Station:
         }
         return canonical.encode({key: value for key, value in (fields | changes).items() if value is not None})
 
-    async def log_in(self):
-        given = (await self.challenge()).json()
-        body = self.envelope(self.statement(given["challenge"]), sshsig.SESSION)
+    async def log_in(self, accepts=None):
+        """As a station of the first version, which names no versions; or as one that accepts these."""
+        said = {} if accepts is None else {"accepts": accepts}
+        given = (await self.challenge(**said)).json()
+        chooses = said and {"v": 2} | said
+        body = self.envelope(self.statement(given["challenge"], **chooses), sshsig.SESSION)
         answer = await self.http.post("/session", content=body)
         assert answer.status_code == 201, answer.text
+        self.session = answer.json()
         self.token = answer.json()["token"]
         self.http.headers["Authorization"] = f"Bearer {self.token}"
 

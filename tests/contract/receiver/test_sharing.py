@@ -187,10 +187,10 @@ async def test_no_byte_of_the_clip_is_needed_and_both_keep_their_receipts(receiv
 async def test_the_retention_is_not_shortened(receiver, station, other):
     """The other's receipt promises more than the store promises now."""
     permit(receiver, {station: [other]})
-    await restart(receiver, station, other, retention=timedelta(days=3650))
+    await restart(receiver, station, other, legacy=timedelta(days=3650))
     theirs = other.clip(plaintext_digest=PLAIN)
     _, long = await other.stored(theirs)
-    await restart(receiver, station, other, retention=timedelta(days=10))
+    await restart(receiver, station, other, legacy=timedelta(days=10))
     clip, asking = station.clip(plaintext_digest=PLAIN), Asking(receiver, station)
     await station.announced(clip)
     await asking.share(clip, theirs)

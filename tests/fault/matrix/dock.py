@@ -31,6 +31,7 @@ from dockd.core.age_keys import Identity
 from dockd.core.keyfiles import StationPublic, StorePublic, format_station_pub
 from dockd.core.places import Places
 from dockd.core.policy import PolicyStore, StorePolicy
+from dockd.core.retention import Terms, Until, usual_terms
 from dockd.core.sshsig import PublicKey, SigningKey
 from dockd.devices.folder import FolderSource
 from dockd.devices.marker import make_marker
@@ -91,6 +92,9 @@ class StillLive:
         await asyncio.Event().wait()
 
 
+ENDLESS = Terms(until=Until.ENDED, review_days=30, undo_days=1)
+
+
 class Dock:
     """One station with one bay, and its store. `make` a new one, or find that of an earlier life."""
 
@@ -116,6 +120,14 @@ class Dock:
         dock.bay.mkdir(parents=True)
         return dock
 
+    def mend_policy(self) -> Dock:
+        """The store's people say that a person ends every promise; the receiver is started again for that."""
+        given = json.loads((self.directory / "dock.json").read_text())
+        (self.directory / "dock.json").write_text(json.dumps(given | {"endless": True}))
+        mended = type(self)(self.directory)
+        mended.clips = dict(self.clips)
+        return mended
+
     @classmethod
     def copy(cls, template: Dock, directory: Path) -> Dock:
         """Another dock in the same state, at another port. Its clips are those of the template."""
@@ -130,6 +142,7 @@ class Dock:
         given = json.loads((directory / "dock.json").read_text())
         self.directory = directory
         self.clips: dict[str, bytes] = {}  # what was made, in this program
+        self.endless: bool = given.get("endless", False)  # the store's policy has no date any more
         self.upload_expiry = timedelta(seconds=given["upload_expiry_s"])
         self.scrub_first_within = timedelta(seconds=given["scrub_first_within_s"])
         self.port: int = given["port"]
@@ -244,6 +257,7 @@ class Dock:
             reserve_bytes=0,
             upload_expiry=self.upload_expiry,
             scrub_first_within=self.scrub_first_within,
+            categories=usual_terms() | ({"none": ENDLESS} if self.endless else {}),
             lookups={self.station: frozenset(self.trusted)},
         )
         await serve(settings, clock=self.receiver_clock, random=secrets.token_bytes, ready=ready, faults=faults)
@@ -278,7 +292,7 @@ class Dock:
                                     PolicyStore(
                                         store=store.store,
                                         name="archive",
-                                        min_retention=timedelta(days=31),
+                                        min_retention=timedelta(days=14),  # of a rule's, whenever the clip was recorded
                                         trust_stations=frozenset(self.trusted),
                                     )
                                 ]

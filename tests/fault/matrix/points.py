@@ -57,6 +57,7 @@ _SCENARIOS: dict[str, tuple[Point, ...]] = {
     "resent": (Point.STORED_ASIDE,),
     "reread": (Point.LOOKED_ROW,),
     "moved": (Point.SHARED_ROW,),
+    "promised": (Point.PROMISE_ROW, Point.EXTENSION_ROW),
     "fork": _of(faultpoints.FORK),
     "object": (Point.ERASE_OBJECT,),
 }

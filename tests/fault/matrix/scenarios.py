@@ -23,6 +23,7 @@ from fault.matrix.truth import RUBBLE, check_end
 from dockd import faults
 from dockd.blocker import mounts
 from dockd.control.client import ask
+from dockd.core import canonical
 from dockd.core import checkpoint as notes
 from dockd.core.merkle import Frontier
 from dockd.errors import DaemonUnreachable, DockdError, RequestRefused, StoreUntrusted
@@ -30,6 +31,7 @@ from dockd.faultpoints import Point
 from dockd.keep import aside
 from dockd.keep.durable import _temporary_name
 from dockd.reader.client import ForkServer
+from dockd.receiver import rows
 
 
 @dataclass
@@ -363,6 +365,55 @@ class Fork(Whole):
             assert _head(said["shown"])[2] != _head(known)[2]
 
 
+class Promised(Whole):
+    """The store's policy is mended: receipts are extended, and holding statements say a floor that moves."""
+
+    async def make(self):
+        return Dock.copy(await self.bench.template("erased", _erased), self.bench.new()).mend_policy()
+
+    async def lead(self, lives, failed, *, held):
+        self.lives, self.told = lives, {}
+        async with lives.dock.push() as store:
+            self.store = store
+            await lives.until(lambda: failed() and len(self.told) == len(lives.dock.clips), self.attend, station=False)
+
+    async def attend(self):
+        for place in sorted((self.lives.dock.store_directory / "acquisitions").glob("*/*")):
+            receipt = canonical.digest((place / "receipt.json").read_bytes())
+            try:
+                extension = await self.store.extension(place.name, receipt, 0)
+                holding = await self.store.holding(place.name, os.urandom(32))
+            except DockdError:
+                return
+            self.told[place.name] = extension.payload, json.loads(holding.payload)["keep_until"]
+
+    def check(self, dock):
+        with closing(sqlite3.connect(dock.store_directory / "catalogue.sqlite")) as db:
+            kept = {
+                one: (until, us)
+                for one, until, us in db.execute("SELECT acquisition, until, keep_until_us FROM promise")
+            }
+            for acquisition, (extension, floor) in self.told.items():
+                found = db.execute("SELECT n, payload FROM extension WHERE acquisition = ?", (acquisition,)).fetchall()
+                assert found == [(1, extension)]
+                assert kept[acquisition][0] == "ended"
+                assert kept[acquisition][1] >= rows.to_us(canonical.parse_time(floor))
+            assert [seq for (seq,) in db.execute("SELECT policy_seq FROM policy ORDER BY policy_seq")] == [1, 2]
+
+
+async def _erased(bench: Bench) -> Dock:
+    """A dock that stopped when both clips were stored and erased."""
+    dock = Dock.make(bench.new())
+    dock.enrol()
+    dock.camera(bench.clips())
+    lives = Lives(dock, bench.readers)
+    try:
+        await lives.until(lambda: lives.stands("ready"), nothing)
+    finally:
+        await lives.stop()
+    return dock
+
+
 def _head(note: str) -> list[str]:
     """A checkpoint's origin, size and root."""
     return note.split("\n")[:3]
@@ -444,6 +495,7 @@ SCENARIOS = {
     "leftovers": Leftovers,
     "rubble": Rubble,
     "fork": Fork,
+    "promised": Promised,
     "resent": Resent,
     "reread": Reread,
     "moved": Moved,

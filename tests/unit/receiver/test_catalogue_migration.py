@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from importlib import resources
 
 import pytest
@@ -11,6 +12,7 @@ from dockd.errors import ConfigError
 from dockd.receiver import rows
 from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.left import uploads_left
+from dockd.receiver.promises import promises_kept
 
 MANIFEST = canonical.encode(
     {"type": "manifest", "v": 1, "camera": {"serial": "CAM1"}, "plaintext": {"digest": "sha256:" + "ab" * 32}}
@@ -62,3 +64,14 @@ def test_uploads_of_an_older_catalogue_are_listed_after_the_receiver_was_started
     with pytest.raises(ConfigError) as caught:
         list(uploads_left(directory))
     assert "catalogue.sqlite" in caught.value.problems[0]
+
+
+async def test_receipts_from_before_there_was_a_policy_keep_their_date_and_are_listed(directory):
+    catalogue = await Catalogue.open(directory, may_be_new=False)
+    await catalogue.aclose()
+    (kept,) = promises_kept(directory)
+    assert (kept.acquisition, kept.category, kept.is_late) == ("stored", None, False)
+    assert kept.keep_until == datetime(1970, 1, 1, tzinfo=UTC)
+    assert kept.held == ("station", "stored")
+    assert (kept.to_json()["category"], kept.to_json()["recorded"]) == (None, None)
+    assert "given before there was a policy" in kept.sentence()
