@@ -8,6 +8,7 @@ import pytest
 
 from dockd.core import canonical, sshsig
 from dockd.core.confirmation import Kind
+from dockd.core.findings import Answer, Finding, Question
 from dockd.core.keyfiles import StationPublic
 from dockd.core.objects import Piece
 from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
@@ -19,7 +20,7 @@ from dockd.station.stores import Stores
 from dockd.station.tidy import Tidier
 from dockd.stores.memory import MemoryStore
 from dockd.stores.memory_objects import MemoryObjects
-from dockd.stores.probing import Answer, Finding, Probing, Question
+from dockd.stores.probing import Probing
 
 YEAR = timedelta(days=365)
 LEAST = timedelta(days=31)
