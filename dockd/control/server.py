@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 import structlog
 
+from dockd.core.backoff import DESCRIPTORS
 from dockd.errors import DockdError
 
 _log = structlog.get_logger()
 _REQUEST_LIMIT = 64 * 1024
 _REQUEST_TIMEOUT_S = 10.0
 _CONNECTIONS = 32
-_PAUSE_S = 1.0  # after the kernel could hand over no connection, for want of descriptors for instance
 
 
 class ControlApi(Protocol):
@@ -74,7 +74,7 @@ async def serve(listener: socket.socket, api: ControlApi) -> None:
                 except OSError as error:
                     slots.release()
                     _log.warning("control_connection_not_taken", reason=error.strerror)
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.sleep(DESCRIPTORS.cap_s)
                     continue
                 task = group.create_task(_serve_one(connection, api))
                 task.add_done_callback(lambda _: slots.release())

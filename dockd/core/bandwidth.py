@@ -22,7 +22,6 @@ _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(bit|kbit|Mbit|Gbit|B|kB|MB|
 _BITS = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FRACTION_BYTES = 6  # 48 bits: exact in a float
-_ONE = 1.0 - 1e-9  # ten times a tenth is a little less than one
 _LEAST_WAIT_S = 0.001  # a shorter one may not show on a clock at all, and the caller would turn in a circle
 _ROUNDING_S = 1e-6  # so that a wait that was computed is not a hair too short
 LEAST_BYTES_PER_S = 8000  # 64 kbit/s: below that a clip takes weeks, and connections end in time-outs
@@ -270,45 +269,6 @@ class Concurrency:
             raise ValueError("at least one upload is under way at once")
         self._most = most
         self._limit = min(self._limit, float(most))
-
-
-class RetryBudget:
-    """Lets through retries up to a tenth of requests, so that a city of docks does not double the load of a sick store.
-
-    One each `alone_every_s` is let through whatever the balance: a single clip has nothing to save from. `saved` is
-    what there is to begin with.
-    """
-
-    def __init__(
-        self, *, share: float = 0.1, most: float = 10.0, alone_every_s: float = 60.0, saved: float = 0.0
-    ) -> None:
-        if not 0 < share <= 1:
-            raise ValueError("a share is more than nothing, and all at most")
-        self._share = share
-        self._most = most
-        self._alone_every_s = alone_every_s
-        self._balance = saved
-        self._alone_at_s = -math.inf
-
-    def requested(self) -> None:
-        """A request that is no retry was made."""
-        self._balance = min(self._most, self._balance + self._share)
-
-    def may_retry(self, now_s: float) -> bool:
-        """Whether a retry may be made now; it counts as made then."""
-        if self._balance >= _ONE:
-            self._balance = max(0.0, self._balance - 1.0)
-            return True
-        if now_s - self._alone_at_s >= self._alone_every_s:
-            self._alone_at_s = now_s
-            return True
-        return False
-
-    def wait_s(self, now_s: float) -> float:
-        """How long until a retry is let through at the latest."""
-        if self._balance >= _ONE:
-            return 0.0
-        return max(0.0, self._alone_at_s + self._alone_every_s - now_s)
 
 
 def spread_s(outage: timedelta, random: Entropy, *, longest_s: float = 300.0) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from dockd.core.backoff import Backoff, Circuit, Pause
-from dockd.core.bandwidth import Concurrency, RetryBudget, spread_s
+from dockd.core.backoff import Backoff, Circuit, Pause, RetryBudget
+from dockd.core.bandwidth import Concurrency, spread_s
 from dockd.model import Entropy
 
 BUSY_IS_OUT_S = 60.0  # a store that only pushes back for so long is no store: many proxies answer 503 for a dead one
@@ -35,7 +35,7 @@ class Manners:
         self._backoff = backoff
         self._circuit = Circuit()
         self._concurrency = Concurrency(most=slots)
-        self._budget = RetryBudget(saved=_SAVED, alone_every_s=_ALONE_EVERY_S)
+        self.budget = RetryBudget(saved=_SAVED, alone_every_s=_ALONE_EVERY_S)  # of all that asks this store again
         self._lull = Pause()  # after a push-back: of the whole store
         self._spread_until_s: float | None = None  # after an outage: one upload at a time until then
         self._quiet_until_s: float | None = None  # after the station itself was away: none until then
@@ -75,7 +75,7 @@ class Manners:
         circuit_s = self._circuit.left_s(now_s)
         if circuit_s is None:
             return None
-        left_s = max(circuit_s, self._lull.left_s(now_s), self._budget.wait_s(now_s) if self._circuit.open else 0.0)
+        left_s = max(circuit_s, self._lull.left_s(now_s), self.budget.wait_s(now_s) if self._circuit.open else 0.0)
         if flagged:
             return left_s if under_way <= self._concurrency.limit else None
         left_s = max(left_s, _left_s(self._quiet_until_s, now_s))
@@ -85,11 +85,11 @@ class Manners:
 
     def retry_left_s(self, now_s: float) -> float:
         """Seconds until something that failed before may be tried again, as far as the number of retries goes."""
-        return self._budget.wait_s(now_s)
+        return self.budget.wait_s(now_s)
 
     def may_retry(self, now_s: float) -> bool:
         """Whether a request may be repeated now; it counts as repeated then."""
-        return self._budget.may_retry(now_s)
+        return self.budget.may_retry(now_s)
 
     # --- told
 
@@ -100,7 +100,7 @@ class Manners:
     def begin(self, now_s: float, *, again: bool) -> Begun:
         """An upload begins; `again`: it failed before."""
         if again or self._circuit.open:
-            self._budget.may_retry(now_s)
+            self.budget.may_retry(now_s)
         self._circuit = self._circuit.entered()
         return Begun(probe=self._circuit.probing, round=self._concurrency.begin())
 
@@ -115,7 +115,7 @@ class Manners:
         After an outage it is given one upload at a time until the spread is over, and after a long one no more at once
         than it bears by then, so that all the docks that waited for it do not come at once.
         """
-        self._budget.requested()
+        self.budget.requested()
         was_out = self._circuit.open or self.is_out
         if was_out:
             outage = timedelta(seconds=self.out_for_s(now_s))

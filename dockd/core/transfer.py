@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-MAX_RETRY_AFTER_S = 3600.0  # a store that asks for more is asked again after an hour
+from dockd.core.backoff import MAX_ASKED_S
 
 
 class Call(StrEnum):
@@ -214,11 +214,11 @@ def retry_after_s(text: str | None, now: datetime) -> float | None:
         return None
     text = text.strip()
     if _SECONDS.fullmatch(text):
-        return min(float(text), MAX_RETRY_AFTER_S)
+        return min(float(text), MAX_ASKED_S)
     moment = _parse_http_date(text, now)
     if moment is None:
         return None
-    return min(max(0.0, (moment - now).total_seconds()), MAX_RETRY_AFTER_S)
+    return min(max(0.0, (moment - now).total_seconds()), MAX_ASKED_S)
 
 
 def _parse_http_date(text: str, now: datetime) -> datetime | None:

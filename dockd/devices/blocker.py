@@ -11,15 +11,16 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dockd.blocker.messages import Answer, BlockerError, Request, receive
+from dockd.core.backoff import QUEUE
 from dockd.errors import CameraGone, CameraNotReady, CameraRefused, DockdError, EraseFailed
 
 _CONNECT_S = 5.0
-_RETRY_S = 0.05
 _DESCRIPTORS = 2  # the root of the mount, and the device
 
 
@@ -121,11 +122,11 @@ class Blocker:
         """Through the directory's descriptor: the path of a socket may be no longer than 107 bytes."""
         directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            while True:
+            for times in count(1):
                 try:
                     connection.connect(f"/proc/self/fd/{directory}/{self._path.name}")
                 except BlockingIOError:  # its queue is full, and nothing tells when it no longer is
-                    await asyncio.sleep(_RETRY_S)
+                    await asyncio.sleep(QUEUE.delay_s(times, bytes))
                 else:
                     return
         finally:

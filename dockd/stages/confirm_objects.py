@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dockd.core import canonical
+from dockd.core.backoff import RetryBudget, Row
 from dockd.core.challenge import Range
 from dockd.core.confirmation import (
     OwnSums,
@@ -37,6 +38,7 @@ from dockd.core.warrant import ObjectConfirmation
 from dockd.errors import (
     SpoolSpoiled,
     StoreForgot,
+    StoreLacks,
     StoreRefused,
     StoreUnproven,
     StoreUnreachable,
@@ -58,7 +60,7 @@ _log = structlog.get_logger()
 
 BLOCK_BYTES = 1024 * 1024
 _SMALL_BYTES = 1024 * 1024  # more than a manifest or a signature ever has
-MAX_BREAKS = 5  # in a row that brought a reading back no further, before the uplink is asked to wait
+MAX_BREAKS = 5  # in a row that brought hardly anything of a reading back, before the uplink is asked to wait
 
 
 class Throttle:
@@ -102,6 +104,7 @@ class ObjectConfirmer:
     on_changed: Callable[[Acquisition], None]  # hears of every row that its delivery moved on; must not block
     throttle: Callable[[int], Awaitable[None]]
     tried: Callable[[], Awaitable[Findings]]  # what is known of the store, from a trial now where one is due
+    budget: RetryBudget = field(default_factory=RetryBudget)  # of all that asks this store again
     _partial: dict[tuple[AcquisitionId, Piece], _Partial] = field(default_factory=dict)
 
     @property
@@ -265,7 +268,7 @@ class ObjectConfirmer:
         partial = self._partial.get(key)
         if partial is None or partial.state != state:
             partial = self._partial[key] = _Partial(state=state)
-        breaks = 0
+        breaks = Row(random=self.random, budget=self.budget)
         while partial.offset < state.size_bytes:
             before = partial.offset
             try:
@@ -275,10 +278,13 @@ class ObjectConfirmer:
                     f"the store states no checksum of the {piece.value}, and gives nothing back: the clips wait on "
                     f"their cameras ({error})"
                 ) from error
+            except StoreLacks:
+                raise
             except StoreUnreachable:
-                breaks = 0 if partial.offset > before else breaks + 1
-                if breaks > MAX_BREAKS:
+                wait_s = breaks.failed(self.clock.monotonic_s(), brought_bytes=partial.offset - before)
+                if breaks.failures > MAX_BREAKS:
                     raise
+                await self.clock.sleep(wait_s)
         del self._partial[key]
         return OwnSums(size_bytes=partial.offset, digest=Digest("sha256:" + partial.hasher.hexdigest()))
 

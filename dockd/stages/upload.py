@@ -18,6 +18,7 @@ import aiofiles
 import structlog
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from dockd.core.backoff import ENOUGH_BYTES
 from dockd.core.lifecycle import DeliveryEvent, DeliveryState
 from dockd.core.patch_size import PatchSize
 from dockd.core.policy import StorePolicy
@@ -185,8 +186,11 @@ class _Upload:
             else:
                 patch.arrived(length)
             if offset > sent_from:
-                self._stalls = 0
                 self._pusher.on_sent()
+                if offset - sent_from >= min(length, ENOUGH_BYTES):
+                    self._stalls = 0
+                else:
+                    self._stall(StoreUnreachable(f"it took {offset - sent_from} of {length} bytes"))
 
     async def _decided(self, offset: int) -> None:
         """Weigh an offset against what was acknowledged before. Raises StoreUntrusted for an impossible one."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from dockd.core.backoff import Backoff
+from dockd.core.backoff import DOCKING, NOT_READY
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DockingEvent, DockingState
 from dockd.core.profile import Profile
 from dockd.core.sshsig import SigningKey
@@ -49,8 +49,6 @@ from dockd.station.surroundings import Surroundings
 
 _log = structlog.get_logger()
 
-RETRY_S = 2.0  # before a camera is tried again after its docking was interrupted
-NOT_READY = Backoff(first_s=4.0, cap_s=60.0, floor_s=RETRY_S)  # the same, while it is not ready
 READERS_LIMIT = 6  # readers that die on one device before a person has to look
 ERASURES_LIMIT = 3  # dockings of one device that end in its erasing, and nothing is erased from it any more
 
@@ -89,6 +87,7 @@ class Docking:
         self._changed = asyncio.Event()
         self._deaths = 0
         self._not_ready = 0  # times in a row
+        self._interrupted = 0  # times in a row before it was admitted
         self._was_erasing = False  # when its newest docking ended
         self._spoilt = 0  # dockings that ended because what was to be erased could not be
         self._forbidden = ""  # why nothing is erased from it any more
@@ -115,7 +114,7 @@ class Docking:
     async def run(self) -> None:
         """Dock, and stay docked. A DockdError ends at this boundary, unless it is fatal to the whole station."""
         while True:
-            pause_s = RETRY_S
+            pause_s = 0.0
             try:
                 await self._stay()
             except (CameraTwice, CameraNotEnrolled) as refusal:  # until the other left, or an operator decided
@@ -138,7 +137,7 @@ class Docking:
                 await self._refuse(
                     f"{self._deaths} readers died on this camera: have it examined", until=asyncio.Event()
                 )
-            await self._parts.clock.sleep(pause_s)
+            await self._parts.clock.sleep(pause_s or self._interruption_s())
 
     async def _stay(self) -> None:
         parts = self._parts
@@ -150,7 +149,7 @@ class Docking:
             attachment = await self._source.attach(self.plugged, candidate)
             try:
                 async with self._admitted(attachment) as stay:
-                    self._not_ready = 0
+                    self._not_ready = self._interrupted = 0
                     self._course = Course(stay, parts.around, self.postponed, self._changed, self._forbidden)
                     await self._course.run()
             finally:
@@ -245,6 +244,11 @@ class Docking:
                 await self._refuse(f"it cannot be given a file system: {error}", until=asyncio.Event())
         finally:
             self.camera = None
+
+    def _interruption_s(self) -> float:
+        """Seconds until an interrupted docking is begun again."""
+        self._interrupted += 1
+        return DOCKING.delay_s(self._interrupted, self._parts.random)
 
     async def _note_not_ready(self, error: CameraNotReady | ReaderNotStarted) -> float:
         """Say that nothing speaks against it, the first time in the log too. Returns when to try again, in seconds."""

@@ -9,12 +9,12 @@ from typing import Self
 
 import structlog
 
-from dockd.core.backoff import Backoff, Pause
+from dockd.core.backoff import Row
 from dockd.core.lifecycle import DeliveryState
 from dockd.errors import StoreError, UploadLost
 from dockd.keep.deliveries import Delivery
 from dockd.keep.journal import Journal
-from dockd.model import AcquisitionId, Clock, Entropy
+from dockd.model import AcquisitionId, Clock
 from dockd.station.outlet import Parts
 from dockd.station.waiting import pause
 from dockd.stores.port import ObjectStore
@@ -31,16 +31,14 @@ class Leftovers:
     journal: Journal
     store: ObjectStore
     clock: Clock
-    random: Entropy
-    backoff: Backoff
+    waits: Row
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    _waits: Pause = field(default_factory=Pause)
     _orphans_cleared: bool = False
 
     @classmethod
-    def of(cls, store: ObjectStore, parts: Parts, backoff: Backoff) -> Self:
+    def of(cls, store: ObjectStore, parts: Parts, waits: Row) -> Self:
         """For one store of a station."""
-        return cls(journal=parts.journal, store=store, clock=parts.clock, random=parts.random, backoff=backoff)
+        return cls(journal=parts.journal, store=store, clock=parts.clock, waits=waits)
 
     async def run(self) -> None:
         """At the start, and whenever something was given up, until cancelled. Raises JournalError."""
@@ -49,12 +47,10 @@ class Leftovers:
             delay_s = None
             try:
                 await self._clear()
-                self._waits = Pause()
+                self.waits.succeeded()
             except StoreError as error:
                 _log.info("leftovers_stay", store=self.store.store, reason=str(error))
-                now_s = self.clock.monotonic_s()
-                self._waits = self._waits.after_failure(now_s, self.random, self.backoff)
-                delay_s = self._waits.left_s(now_s)
+                delay_s = self.waits.failed(self.clock.monotonic_s())
             await pause(self.clock, delay_s, self._wanted)
 
     def soon(self) -> None:

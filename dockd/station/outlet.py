@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from dockd.core.backoff import RetryBudget
 from dockd.core.findings import Findings
 from dockd.core.places import Places
 from dockd.core.policy import StorePolicy
@@ -36,9 +37,11 @@ class Signing:
             journal=parts.journal, store=self.port, trusted=self.trusted, policy=parts.policy, clock=parts.clock
         )
 
-    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]]) -> Confirming:
-        """What confirms its deliveries. No trial of such a store counts: its signatures do."""
-        del tried
+    def confirmer(
+        self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget
+    ) -> Confirming:
+        """What confirms its deliveries. No trial of such a store counts: its signatures do. It asks nothing again."""
+        del tried, budget
         return Confirmer(
             journal=parts.journal,
             spool=parts.spool,
@@ -65,8 +68,10 @@ class Keeping:
         del parts
         return None
 
-    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]]) -> Confirming:
-        """What confirms its deliveries; `tried`: what is known of the store."""
+    def confirmer(
+        self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget
+    ) -> Confirming:
+        """What confirms its deliveries; `tried`: what is known of the store. It asks again within `budget`."""
         return ObjectConfirmer(
             journal=parts.journal,
             spool=parts.spool,
@@ -78,6 +83,7 @@ class Keeping:
             on_changed=parts.on_changed,
             throttle=Throttle(parts.clock, self.read_back_bytes_s),
             tried=tried,
+            budget=budget,
         )
 
 

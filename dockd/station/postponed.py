@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dockd.core.backoff import CLIP
 from dockd.model import AcquisitionId, Clock
-
-_FIRST_S = 2.0
-_CAP_S = 60.0
 
 
 @dataclass(slots=True)
@@ -29,8 +27,8 @@ class Postponed:
     def later(self, clip: AcquisitionId, why: str) -> None:
         """Leave the clip alone for a while, twice as long each time in a row, a minute at most."""
         times = self._waits[clip].times + 1 if clip in self._waits else 1
-        delay_s = min(_CAP_S, _FIRST_S * 2 ** min(times - 1, 10))
-        self._waits[clip] = _Wait(why, times, self._clock.monotonic_s() + delay_s)
+        due_s = self._clock.monotonic_s() + CLIP.delay_s(times, bytes)  # alone with its camera: nothing is drawn
+        self._waits[clip] = _Wait(why, times, due_s)
 
     def aside(self, clip: AcquisitionId, why: str, *, resists: bool = False) -> None:
         """Leave the clip alone until a person decides or the camera is docked again.

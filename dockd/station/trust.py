@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from dockd.core.backoff import DOUBTED
 from dockd.core.lifecycle import AcquisitionState, DeliveryEvent, DeliveryState, DockingState
 from dockd.core.policy import StorePolicy
 from dockd.core.receipts import stated_witness
@@ -35,7 +36,6 @@ from dockd.station.waiting import pause
 
 _log = structlog.get_logger()
 
-ASK_AGAIN_S = 60.0
 CHECKPOINT = "checkpoint"  # the topic of what speaks against the store's word about the custody log
 _NAMED = 3  # in a sentence
 _PUSHED_AGAIN, _LOST, _OTHER = "pushed_again", "lost", "other"
@@ -98,7 +98,7 @@ class Trust:
             if done and not self._broken:
                 await self._woken.wait()
             else:
-                await pause(self.clock, ASK_AGAIN_S, self._woken)
+                await pause(self.clock, DOUBTED.cap_s, self._woken)
 
     async def _record_doubts(self) -> None:
         """A custody entry for each sentence, once for as long as it stands."""

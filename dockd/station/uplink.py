@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import structlog
 
-from dockd.core.backoff import Backoff
+from dockd.core.backoff import STORE, Backoff, Row
 from dockd.core.bandwidth import spread_s
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent
 from dockd.core.manners import Begun, Manners
@@ -74,13 +74,13 @@ class Uplink:
         self.outlet = outlet
         self._journal, self._clock, self._random = parts.journal, parts.clock, parts.random
         self._policy, self._on_changed, self._on_reach = parts.policy, parts.on_changed, on_reach
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or STORE
         self._manners = Manners(slots=max(1, outlet.slots), random=parts.random, backoff=self._backoff)
         self._pacing, self._places = parts.pacing, parts.places
         self.boundary = Boundary(store=outlet.store, clock=parts.clock, random=parts.random, on_change=on_reach)
         self._begun = False
         self.enforced = Enforced.of(outlet, parts)
-        self.confirmer = outlet.way.confirmer(parts, self.enforced.tried)
+        self.confirmer = outlet.way.confirmer(parts, self.enforced.tried, self._manners.budget)
         self._pusher = Pusher(
             journal=parts.journal,
             spool=parts.spool,
@@ -122,12 +122,11 @@ class Uplink:
             main=main_witness,
             trust=self.trust,
             clock=parts.clock,
-            random=parts.random,
-            backoff=self._backoff,
+            waits=self._row(),
             on_answer=self._answered,
             on_failure=self._store_failed,
         )
-        self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._backoff)
+        self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._row())
         self._waiting = (0, 0)
         self._lacks = False  # of an answer that is absent: the store is there, but lacks something
         self._absent = False  # the newest failure was no usable answer, rather than a request to wait
@@ -272,6 +271,10 @@ class Uplink:
     def alarms(self) -> tuple[str, ...]:
         """What contradicts itself: nothing may be erased while there is any."""
         return self.trust.alarms
+
+    def _row(self) -> Row:
+        """For one task that asks the store beside the uploads."""
+        return Row(random=self._random, backoff=self._backoff, budget=self._manners.budget)
 
     # --- uploads
 

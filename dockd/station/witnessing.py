@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from dockd.core.backoff import Backoff, Pause
+from dockd.core.backoff import DOUBTED, Row
 from dockd.errors import DockdError, JournalError, StoreError, StoreUntrusted
 from dockd.keep.journal import Journal
-from dockd.model import Clock, Entropy
+from dockd.model import Clock
 from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
 from dockd.station.trust import CHECKPOINT, Trust
 from dockd.station.waiting import pause
@@ -20,7 +20,6 @@ from dockd.stores.port import SigningStore
 _log = structlog.get_logger()
 
 EVERY_S = 3600.0
-UNACCEPTED_EVERY_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,14 +34,12 @@ class Witnessing:
     main: bool  # its note is kept as `custody/witnessed`
     trust: Trust
     clock: Clock
-    random: Entropy
-    backoff: Backoff
+    waits: Row
     on_answer: Callable[[], None]
     on_failure: Callable[[StoreError], None]
     first_after_s: float = 0.0  # how long to wait before the first time, unless somebody asks
     size: int = 0  # entries under the newest checkpoint that it cosigned
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    _waits: Pause = field(default_factory=Pause)
 
     async def begin(self) -> None:
         """Before anything else runs: learn what forbids erasing."""
@@ -66,7 +63,7 @@ class Witnessing:
 
     def store_back(self) -> None:
         """The store answers again: what failed is shown now."""
-        if self._waits.failures:
+        if self.waits.failures:
             self._wanted.set()
 
     async def show_last(self) -> None:
@@ -84,18 +81,16 @@ class Witnessing:
             _log.error("store_untrusted", store=self.store.store, reason=str(error))
             self.trust.doubt(CHECKPOINT, str(error))
             if await unaccepted(self.journal, self.store.store):  # a person is about to accept the log
-                return UNACCEPTED_EVERY_S
+                return DOUBTED.cap_s
             # The store keeps every contradiction that it is shown as evidence: once an hour is enough.
             return EVERY_S
         except (DockdError, OSError) as error:  # a full disk too: the log is as good without
             _log.warning("witness_deferred", store=self.store.store, reason=str(error))
             if isinstance(error, StoreError):
                 self.on_failure(error)
-            now_s = self.clock.monotonic_s()
-            self._waits = self._waits.after_failure(now_s, self.random, self.backoff)
-            return self._waits.left_s(now_s)
+            return self.waits.failed(self.clock.monotonic_s())
         self.trust.believe(CHECKPOINT)
-        self._waits = Pause()
+        self.waits.succeeded()
         if self.size != before:  # else there was nothing to show, and the store was not asked
             self.on_answer()
         return EVERY_S

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dockd.core.backoff import RetryBudget
 from dockd.core.bandwidth import (
     LEAST_BYTES_PER_S,
     Bucket,
     Caps,
     Concurrency,
-    RetryBudget,
     Window,
     parse_caps,
     parse_rate,
