@@ -273,6 +273,7 @@ async def _holds(trial: _Trial) -> list[Finding]:
     may_delete = await _deletes(trial)
     await bucket.put(key, trial.content, checksum_header(trial.sha256), absent=False)
     version = (await bucket.head(key)).version_id
+    await bucket.legal_hold(key, version)  # a store that does not know it says so here, and is told to set none
     await bucket.hold(key)
     stated = await bucket.legal_hold(key, version)
     kept = await _kept(trial, version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -123,17 +124,16 @@ def uploads_page(body: bytes) -> UploadsPage:
 
 
 def retention(body: bytes) -> Retention | None:
-    """GetObjectRetention's answer. None where there is none, or the store gave the object in its place."""
+    """GetObjectRetention's answer. None where there is none."""
     root = _lock(body, "Retention")
-    if root is None or not _text(root, "Mode"):
+    if not _text(root, "Mode"):
         return None
     return Retention(mode=_text(root, "Mode").upper(), until=_time(_needed(root, "RetainUntilDate")))
 
 
 def legal_hold(body: bytes) -> bool:
-    """GetObjectLegalHold's answer. False, too, where the store gave the object in its place."""
-    root = _lock(body, "LegalHold")
-    return root is not None and _text(root, "Status").upper() == "ON"
+    """GetObjectLegalHold's answer."""
+    return _text(_lock(body, "LegalHold"), "Status").upper() == "ON"
 
 
 def session(body: bytes) -> tuple[str, str, str, datetime]:
@@ -207,18 +207,19 @@ def _record(body: bytes, operation: str, known: tuple[str, ...]) -> Element:
     return root
 
 
-def _lock(body: bytes, name: str) -> Element | None:
-    """A lock's record. A store that does not know the question takes it for GET of the object, and gives its bytes.
+def _lock(body: bytes, name: str) -> Element:
+    """A lock's record. Raises StoreUnreachable for a page of something before the store, StoreLacks for all else.
 
-    Raises StoreUnreachable for a page of something before the store.
+    A store that does not know the question takes it for GET of the object, and gives that. It would also take the
+    setting of a lock for PUT of the object, and overwrite the clip: nothing is set where this raises.
     """
     if is_page(body):
         raise StoreUnreachable("the store's answer is a page; is something else at its address?")
-    try:
+    with suppress(StoreUnreachable):
         root = _root(body)
-    except StoreUnreachable:
-        return None
-    return root if _name(root).endswith(name) else None
+        if _name(root).endswith(name):
+            return root
+    raise StoreLacks(f"a record called {name} (the store does not know what was asked)")
 
 
 def _begun(upload: Element) -> datetime:

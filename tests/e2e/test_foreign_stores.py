@@ -271,6 +271,79 @@ def test_p01_all_waits_for_the_receiver_and_the_bucket(trial, mp4, tmp_path, s3)
     trial.command("custody", "verify", str(trial.directory / "station" / "custody"))
 
 
+# --- S3 that is less strict
+
+
+@pytest.fixture
+def lenient(request, trial, lenient_s3):
+    """A bucket of one of the less strict S3 servers, without locks."""
+    server, bucket = lenient_s3[request.param], f"b{secrets.token_hex(6)}"
+    place = Place(trial, "vault")
+    with doors(server.s3_url) as nginx:
+        keys = trial.directory / "vault.keys"
+        keys.write_text(
+            f"[default]\naws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
+        )
+        keys.chmod(0o600)
+        place.section = (
+            f'[store.vault]\nkind = "s3"\nurl = "{nginx.passing}"\nbucket = "{bucket}"\n'
+            f'ca_file = "{nginx.ca_file}"\ncredentials_file = "vault.keys"\npart_mib = 5\nmin_retention_days = 0\n'
+        )
+
+        async def make():
+            async with aclosing(adapter(server, bucket)) as store:
+                await make_bucket(store)
+
+        asyncio.run(make())
+        place.reader = lambda: adapter(server, bucket)
+        yield place
+
+
+def examined(trial, code):
+    """What the doctor says of the only store, as the running station finds it."""
+    told = trial.command("doctor", "--json", "--config", str(trial.directory / "dockd.toml"), code=code)
+    return json.loads(told)
+
+
+@pytest.mark.parametrize(("lenient", "claims"), [("moto", False), ("rclone", True)], indirect=["lenient"])
+def test_p01_of_a_less_strict_s3_store_doctor_status_and_what_is_erased_agree(trial, mp4, tmp_path, lenient, claims):
+    lenient.configure()
+    clips = {"EVIDENCE/CLIP1.mp4": mp4(7 * MIB + 5, 1), "CLIP2.mp4": mp4(MIB, 2)}
+    docked = trial.dock(trial.camera("CAM1", clips), 1)
+    trial.start("station")
+    status = trial.wait_settled(1)
+    assert status["bays"][0]["state"] == "ready"
+    (store,) = status["stores"]
+    assert (store["state"], store["note"], status["alarms"]) == ("reachable", "", [])
+    assert not list(docked.rglob("*.mp4")), "a clip is left"
+    report = examined(trial, code=65 if claims else 0)
+    assert report["out_of_reach"] is False
+    assert bool(report["wrong"]) is claims, "rclone gives back whatever checksum it was told"
+    assert all(sentence.startswith("it claims what it does not do") for sentence in report["wrong"])
+    assert "by reading all of it back" in report["meaning"][0]
+    assert {one["kind"] for one in entries(trial, "delivery.confirmed")} == {"read_back"}
+    assert lenient.opened(tmp_path) == digests("CAM1", clips)
+
+
+@pytest.mark.parametrize("lenient", ["s3rver"], indirect=True)
+def test_p01_an_s3_store_that_lacks_an_operation_holds_the_clip_and_doctor_and_status_name_it(trial, mp4, lenient):
+    lenient.configure()
+    docked = trial.dock(trial.camera("CAM1", {"CLIP1.mp4": mp4(MIB, 1)}), 1)
+    trial.start("station")
+    note = trial.wait("a reason", partial(said, trial))
+    assert note.startswith("reached, but it lacks ListMultipartUploads")
+    assert trial.status()["stores"][0]["state"] == "lacking"
+    shown = trial.command("status", "--config", str(trial.directory / "dockd.toml"))
+    assert "lacking" in shown
+    assert "unreachable" not in shown
+    report = examined(trial, code=65)
+    assert report["out_of_reach"] is False
+    assert any("reached, but it lacks ListParts" in sentence for sentence in report["wrong"])
+    assert report["wrong"][-1] == "its word is asked for, and cannot be had: clips stay on their cameras"
+    assert list(docked.rglob("*.mp4"))
+    assert entries(trial, "acquisition.warranted") == []
+
+
 # --- dockd doctor
 
 

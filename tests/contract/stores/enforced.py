@@ -11,14 +11,16 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "stores.md"
 HEADING = "## What was found at real servers"
 NOT_ASKED = "-"
 BROKEN = "claimed, and not done"
+LACKING = "not tried: it lacks what that takes"
 
 
 def cells(findings: Iterable[Finding]) -> dict[str, str]:
-    """A column of the table, by question. Raises AssertionError where something could not be tried."""
+    """A column of the table, by question. Raises AssertionError where something could not be tried without a reason."""
     found = {}
     for one in findings:
-        assert one.answer is not Answer.UNKNOWN, one
-        found[str(one.question)] = BROKEN if one.broken_claim else str(one.answer)
+        lacking = one.answer is Answer.UNKNOWN and one.detail.startswith("reached, but it lacks ")
+        assert lacking or one.answer is not Answer.UNKNOWN, one
+        found[str(one.question)] = LACKING if lacking else BROKEN if one.broken_claim else str(one.answer)
     return found
 
 

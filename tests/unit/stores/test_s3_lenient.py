@@ -10,6 +10,7 @@ from servers.scripted import scripted
 
 from dockd.core.findings import Answer, Question
 from dockd.errors import StoreBusy, StoreError, StoreLacks, StoreUnreachable, UploadLost
+from dockd.model import Category
 from dockd.stores import s3_probe, s3_xml
 from dockd.stores.s3_parts import MIB, Cut, Part
 from dockd.stores.s3_records import Lock, LockMode
@@ -246,12 +247,27 @@ def test_a_time_that_cannot_be_is_lacking(text):
         )
 
 
-@pytest.mark.parametrize(
-    "body", [b"the object itself", b"", b"<Other/>", b"<Retention/>", b"<LegalHold/>", b"\x00\xff"]
-)
-def test_a_store_that_does_not_know_locks_says_nothing_of_any(body):
-    assert s3_xml.retention(body) is None
-    assert not s3_xml.legal_hold(body)
+@pytest.mark.parametrize("body", [b"the object itself", b"", b"<Other/>", b"\x00\xff", b"<a><Retention/></a>"])
+def test_a_store_that_does_not_know_locks_lacks_them(body):
+    for parsed in (s3_xml.retention, s3_xml.legal_hold):
+        with pytest.raises(StoreLacks, match="does not know what was asked"):
+            parsed(body)
+
+
+def test_a_record_without_a_lock_says_that_there_is_none():
+    assert s3_xml.retention(b"<Retention/>") is None
+    assert not s3_xml.legal_hold(b"<LegalHold/>")
+
+
+async def test_p01_a_store_that_does_not_know_locks_is_not_asked_to_set_one_and_overwrites_no_clip(server):
+    """It would take the question for GET of the object, and the lock for PUT of another."""
+    lock = Lock(mode=LockMode.COMPLIANCE, days={Category.EVIDENCE: 3})
+    server.on("GET", "retention=", 200, "the sealed clip", times=9)
+    store = adapter(Running(s3_url=server.url), "vault", lock=lock)
+    async with contextlib.aclosing(store):
+        with pytest.raises(StoreLacks, match="GetObjectRetention"):
+            await store._keep_locked(KEY, lock, Category.EVIDENCE)
+    assert server.asked("PUT") == []
 
 
 def test_a_page_says_nothing_of_locks():
