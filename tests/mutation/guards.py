@@ -26,6 +26,7 @@ CHALLENGES, BY_CHALLENGES = "dockd/receiver/challenges.py", ("tests/unit/receive
 PLACES, BY_PLACES = "dockd/receiver/connections.py", ("tests/unit/receiver/test_connections.py",)
 PATIENCE, BY_PATIENCE = "dockd/receiver/protocol.py", ("tests/unit/receiver/test_protocol.py",)
 LIMITS, SHARES = "tests/contract/receiver/test_limits.py", ("tests/contract/receiver/test_shares.py",)
+BY_LENIENT, BY_WAITS = ("tests/unit/stores/test_s3_lenient.py",), ("tests/property/test_waits.py",)
 DIGEST = '        "sealed_digest": stated.sealed_digest,\n'
 LENGTH = '        "sealed_size_bytes": stated.sealed_size_bytes,\n'
 PURE = (*BY_RECEIPT, *BY_WARRANT)
@@ -877,6 +878,48 @@ GUARDS = (
         text="return self.upload_expiry if durable_bytes else min(self.unused_expiry, self.upload_expiry)",
         instead="return self.upload_expiry",
         tests=SHARES,
+    ),
+    Mutation(
+        name="a 404 that anybody may have said",
+        file="dockd/stores/s3_bucket.py",
+        text="        if not own_words(answer):\n            await",
+        instead="        if False:\n            await",
+        tests=BY_LENIENT,
+    ),
+    Mutation(
+        name="a page that is no answer",
+        file="dockd/stores/s3_answers.py",
+        text="        if s3_xml.is_page(answer.body):",
+        instead="        if False:",
+        tests=BY_LENIENT,
+    ),
+    Mutation(
+        name="a lock that is set where it is not understood",
+        file="dockd/stores/s3_xml.py",
+        text='    raise StoreLacks(f"a record called {name} (the store does not know what was asked)")\n',
+        instead='    return _root(b"<none/>")\n',
+        tests=BY_LENIENT,
+    ),
+    Mutation(
+        name="a byte that is no progress",
+        file="dockd/core/backoff.py",
+        text="        enough = brought_bytes >= ENOUGH_BYTES",
+        instead="        enough = brought_bytes > 0",
+        tests=BY_WAITS,
+    ),
+    Mutation(
+        name="retries within the budget",
+        file="dockd/core/backoff.py",
+        text="left_s if enough else max(left_s, self.budget.reserve_s(now_s))",
+        instead="left_s",
+        tests=BY_WAITS,
+    ),
+    Mutation(
+        name="a byte of a PATCH that is no progress",
+        file="dockd/stages/upload.py",
+        text="                if offset - sent_from >= min(length, ENOUGH_BYTES):",
+        instead="                if True:",
+        tests=("tests/fault/test_waits.py",),
     ),
 )
 
