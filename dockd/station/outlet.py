@@ -37,9 +37,7 @@ class Signing:
             journal=parts.journal, store=self.port, trusted=self.trusted, policy=parts.policy, clock=parts.clock
         )
 
-    def confirmer(
-        self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget
-    ) -> Confirming:
+    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget) -> Confirming:
         """What confirms its deliveries. No trial of such a store counts: its signatures do. It asks nothing again."""
         del tried, budget
         return Confirmer(
@@ -68,9 +66,7 @@ class Keeping:
         del parts
         return None
 
-    def confirmer(
-        self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget
-    ) -> Confirming:
+    def confirmer(self, parts: Parts, tried: Callable[[], Awaitable[Findings]], budget: RetryBudget) -> Confirming:
         """What confirms its deliveries; `tried`: what is known of the store. It asks again within `budget`."""
         return ObjectConfirmer(
             journal=parts.journal,
