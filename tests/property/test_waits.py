@@ -28,6 +28,7 @@ SLEEPS = {  # everything that sleeps, and where its length comes from
     "control/server.py": "WAITS",
     "devices/blocker.py": "WAITS",
     "reader/mtp/usbfs.py": "a device that restarts, twice at most",
+    "receiver/door.py": "a kernel with nothing left to hand over a connection with; turns of the loop",
     "receiver/serve.py": "sweeps",
     "receiver/scrub.py": "the pace of scrubbing",
     "stages/confirm_objects.py": "WAITS, and the pace of reading back",
