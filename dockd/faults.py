@@ -54,6 +54,10 @@ class Faults:
     def at(self, instant: str, path: bytes = b"", first: int = 0, end: int = 1) -> None:
         """An instant of a reader's work was reached, for a read with the range of it."""
 
+    def tokens(self) -> tuple[Path, ...]:
+        """The files that are removed as a rule acts."""
+        return ()
+
 
 NONE = Faults()
 
@@ -118,6 +122,10 @@ class Injected(Faults):
         for rule in self._rules:
             if rule.point == instant and rule.name in path and rule.first < end and first < rule.end and rule.acts():
                 _act(rule.action)
+
+    def tokens(self) -> tuple[Path, ...]:
+        """Of all rules that have one."""
+        return tuple({rule.token for rule in self._rules if rule.token is not None})
 
     def _failing(self, point: Point) -> Kind | None:
         return next((Kind(rule.action) for rule in self._rules if rule.point == point and rule.acts()), None)

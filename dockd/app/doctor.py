@@ -1,4 +1,4 @@
-"""Try the stores of a configuration without a running station: nothing is kept of what is found."""
+"""Try readers' confinement, and the stores of a configuration, without a running station: nothing is kept of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from dockd.core.findings import Findings
 from dockd.core.sshsig import SigningKey
 from dockd.errors import RequestRefused
 from dockd.model import StationId
+from dockd.reader.client import ForkServer
+from dockd.station import confinement
 from dockd.station.doctor import looked_at, report, to_json, unsuited
 
 
 async def examine(path: Path, name: str | None) -> AsyncGenerator[dict[str, Any], None]:
-    """A report for each store, or for the one of this name. Raises ConfigError, RequestRefused for a name of none."""
+    """A report for readers and for each store, or for the store of this name alone.
+
+    Raises ConfigError, RequestRefused for a name of none.
+    """
     config = load_station(path)
     log.set_up("error", config.log.format)
     check_station(path, config)
@@ -33,6 +38,12 @@ async def examine(path: Path, name: str | None) -> AsyncGenerator[dict[str, Any]
         clock=MachineClock(),
         spool=None,
     )
+    if name is None:
+        forkserver = await ForkServer.start()
+        try:
+            yield confinement.to_json(await confinement.measure(forkserver))
+        finally:
+            await forkserver.aclose()
     async with AsyncExitStack() as closing:
         outlets = {one: open_store(one, section, identity, closing) for one, section in config.store.items()}
         policy = policy_of(config, {one: outlet.store for one, outlet in outlets.items()})

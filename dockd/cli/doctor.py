@@ -26,10 +26,11 @@ def register(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="try what each store really does, and say what that means for erasing",
+        help="try what each store really does and what readers are kept from, and say what that means",
         description="""Reach every store, try what it enforces with small objects of the station's own (dockd-probe-*),
-and say what its word is worth. The running station does it, and believes from then on what it found; where none runs,
-it is done from the configuration, by who may read its keys, and nothing is kept.
+and say what its word is worth. Before that, a reader without a camera tries what keeps readers from all else. The
+running station does it, and believes from then on what it found; where none runs, it is done from the configuration,
+by who may read its keys, and nothing is kept.
 
 For each question: whether the store claims it ("-": it says nothing of it), and whether it does it.
 
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render(report: dict[str, Any], width: int) -> str:
-    """One store, for a person."""
+    """One report, for a person."""
+    if report["type"] == "confinement":
+        return _confinement(report, width)
     lines = [f"{report['name']}: {report['place'] or 'receiver ' + report['store']}"]
     lines += ["", "  claims does  question"]
     for one in report["findings"]:
@@ -70,6 +73,19 @@ def render(report: dict[str, Any], width: int) -> str:
         lines += textwrap.wrap(sentence, width, initial_indent="  ", subsequent_indent="  ")
     for sentence in report["wrong"]:
         lines += textwrap.wrap(f"WRONG: {sentence}", width, initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _confinement(report: dict[str, Any], width: int) -> str:
+    lines = [
+        "readers: what the program that looks at cameras is kept from, as it tried itself",
+        "",
+        "  holds  kept from",
+    ]
+    for one in report["items"]:
+        lines += textwrap.wrap(f"  {_SAID[one['holds']]:<6} {one['kept_from']}", width, subsequent_indent=" " * 9)
+    for sentence in report["wrong"]:
+        lines += ["", *textwrap.wrap(f"WRONG: {sentence}", width, initial_indent="  ", subsequent_indent="    ")]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from dockd.core.canonical import encode_path
 from dockd.core.remnants import remnant_name
 from dockd.errors import CameraGone, EraseFailed, FilesystemUnclear
 from dockd.model import MediumKind
+from dockd.reader.carry import PlannedClip
 from dockd.reader.mounted import MountedCamera, open_below
 from dockd.reader.places import Places, places
 from dockd.reader.roots import VolumeRoot
@@ -28,17 +29,9 @@ MAX_EXTENTS = 1 << 19  # of all clips together: 8 MiB of memory
 _STEP_BYTES = 8 * 1024 * 1024  # read between two looks at whether anybody still waits
 
 
-@dataclass(slots=True, kw_only=True)
-class _Clip:
-    root: bytes  # the name of its volume
-    path: bytes  # in that volume
-    shown: str
-    extents: array[int]  # offset, length, offset, length
-    generation: int  # of the camera's descriptors when it was planned, or erased
-    erased: bool = False
-
-    def places(self) -> Iterator[Extent]:
-        return zip(self.extents[::2], self.extents[1::2], strict=True)
+def places_of(clip: PlannedClip) -> Iterator[Extent]:
+    """Where a clip lies, or lay."""
+    return zip(clip.extents[::2], clip.extents[1::2], strict=True)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +40,7 @@ class Batch:
 
     work: Work
     camera: MountedCamera
-    _clips: dict[AcquisitionId, _Clip] = field(default_factory=dict)
+    clips: dict[AcquisitionId, PlannedClip] = field(default_factory=dict)
     _extents: int = 0
     _generation: int = -1  # of the descriptors that `_places` look through
     _places: dict[bytes, Places] = field(default_factory=dict)
@@ -56,7 +49,7 @@ class Batch:
     def begin(self) -> None:
         """Forget the plan before. Raises EraseFailed on a writable volume: what it would say could change at once."""
         self._require_read_only()
-        self._clips.clear()
+        self.clips.clear()
         self._extents = 0
 
     def plan(self, acquisition: AcquisitionId, file: FoundFile) -> str:
@@ -70,7 +63,7 @@ class Batch:
                 extents = self._collect(self.at(root).of_clip(clip, inner))
             except FilesystemUnclear as unclear:
                 return str(unclear)
-        self._clips[acquisition] = _Clip(
+        self.clips[acquisition] = PlannedClip(
             root=root.name,
             path=inner,
             shown=encode_path(file.path),
@@ -96,7 +89,7 @@ class Batch:
             where = f"volume {root.volume.name}: " if root.volume.name else ""
             if root.volume.dirty:
                 return f"{where}{root.volume.dirty}"
-            paths = {clip.path for clip in self._clips.values() if clip.root == root.name}
+            paths = {clip.path for clip in self.clips.values() if clip.root == root.name}
             try:
                 reason = self.at(root).unaccounted(paths)
             except FilesystemUnclear as unclear:
@@ -107,12 +100,12 @@ class Batch:
 
     def require_planned(self, acquisition: AcquisitionId) -> None:
         """Raise EraseFailed for a clip of which nobody could tell afterwards whether it is gone."""
-        if acquisition not in self._clips:
+        if acquisition not in self.clips:
             raise EraseFailed("not erased: it is not known where on its volume the clip lies")
 
     def erased(self, acquisition: AcquisitionId) -> None:
         """It was erased through the descriptors of now."""
-        clip = self._clips[acquisition]
+        clip = self.clips[acquisition]
         clip.generation, clip.erased = self.camera.generation, True
 
     def verify(self, acquisition: AcquisitionId) -> str:
@@ -120,7 +113,7 @@ class Batch:
 
         Raises EraseFailed where anything of it is left, or the volume was not taken anew and read-only since.
         """
-        clip = self._clips.get(acquisition)
+        clip = self.clips.get(acquisition)
         if clip is None or not clip.erased:
             raise EraseFailed("this reader did not erase that clip")
         self._require_read_only()
@@ -138,18 +131,18 @@ class Batch:
     def require_fresh(self) -> None:
         """Raise EraseFailed unless the volumes were taken anew since the plan was made, and are read-only."""
         self._require_read_only()
-        if any(clip.generation == self.camera.generation for clip in self._clips.values()):
+        if any(clip.generation == self.camera.generation for clip in self.clips.values()):
             raise EraseFailed("the volume was not mounted anew since its clips were erased")
 
     def old_places(self, root: bytes) -> Iterator[Extent]:
         """Where the clips of the plan lay on one volume."""
-        for clip in self._clips.values():
+        for clip in self.clips.values():
             if clip.root == root:
-                yield from clip.places()
+                yield from places_of(clip)
 
     # --- looking
 
-    def _require_unnamed(self, clip: _Clip, names: tuple[bytes, bytes]) -> None:
+    def _require_unnamed(self, clip: PlannedClip, names: tuple[bytes, bytes]) -> None:
         root = self._root(clip.root)
         directory_fd = open_below(root, clip.path.rpartition(b"/")[0])
         try:
@@ -162,12 +155,12 @@ class Batch:
         if seen or any(self.at(root).named(name) for name in names):
             raise EraseFailed(f"{clip.shown} is still in its directory after the volume was mounted anew")
 
-    def _require_zeros(self, acquisition: AcquisitionId, clip: _Clip) -> tuple[int, int]:
+    def _require_zeros(self, acquisition: AcquisitionId, clip: PlannedClip) -> tuple[int, int]:
         """How many bytes its old places have, and how many of them a directory took since."""
         root, done, reused = self._root(clip.root), 0, 0
         size = sum(clip.extents[1::2])
         pulse = Pulse(self.work, acquisition, "verify", None, size)
-        for offset, length in clip.places():
+        for offset, length in places_of(clip):
             for at in range(offset, offset + length, _STEP_BYTES):
                 step = min(_STEP_BYTES, offset + length - at)
                 self.work.faults.at("verify", clip.path, done, done + step)

@@ -1,4 +1,8 @@
-"""One reader: takes requests from its socket, one at a time, until the daemon closes it."""
+"""One reader: takes requests from its socket, one at a time, until the daemon closes it.
+
+It is sealed off before it looks at anything of the camera, and can reach the mounts that it was started with and no
+others: for a fresh mount it hands what it found out to another reader (dockd.reader.carry).
+"""
 
 from __future__ import annotations
 
@@ -29,13 +33,13 @@ from dockd.errors import (
     WarrantRefused,
 )
 from dockd.model import AcquisitionId, Digest, DockingId, Epoch, FoundFile, MediumKind
-from dockd.reader import messages
+from dockd.reader import carry, messages
 from dockd.reader.acquire import acquire
 from dockd.reader.batch import Batch
-from dockd.reader.confine import confine_reader
+from dockd.reader.confine import confine_reader, seal_off
 from dockd.reader.empty import verify_empty
 from dockd.reader.erase import LeftHalfway
-from dockd.reader.handover import MAX_DESCRIPTORS, medium_from_wire
+from dockd.reader.handover import medium_from_wire
 from dockd.reader.mounted import MountedCamera
 from dockd.reader.opening import open_camera
 from dockd.reader.reread import reread
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dockd.core.warrant import EraseWarrant
+    from dockd.reader.carry import Carried
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _BATCH_ENTRIES = 200
@@ -59,8 +64,14 @@ def run(start: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, .
         fields = messages.unpack(start, None)
         link = _Link(channel, Epoch(messages.integer(fields, "epoch")))
         try:
-            session = _begin(fields, link, incoming_fd, camera_fds)
-            link.send("ready")
+            injected = faults.from_environment()
+            if fields["kind"] == "measure":
+                link.send("ready", unmet=seal_off(-1, None))
+                return os.EX_OK
+            given = _Given(fields, incoming_fd, camera_fds)
+            unmet = seal_off(incoming_fd, given.medium, injected.tokens())
+            session = _begin(given, link, injected)
+            link.send("ready", unmet=unmet)
             session.serve()
         except Unwanted:
             return os.EX_OK
@@ -71,10 +82,23 @@ def run(start: bytes, incoming_fd: int, socket_fd: int, camera_fds: tuple[int, .
     return os.EX_OK
 
 
-def _begin(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tuple[int, ...]) -> _Session:
+class _Given:
+    """What the daemon says and hands over at the start. It is not the camera's: no part of that is looked at here."""
+
+    def __init__(self, fields: dict[str, Any], incoming_fd: int, fds: tuple[int, ...]) -> None:
+        self.fields = fields
+        self.incoming_fd = incoming_fd
+        self.carried_fd = -1
+        if messages.text(fields, "carried") == "yes" and fds:
+            fds, self.carried_fd = fds[:-1], fds[-1]
+        self.medium = medium_from_wire(messages.table(fields, "medium"), fds)
+
+
+def _begin(given: _Given, link: _Link, injected: faults.Faults) -> _Session:
     """Raises ReaderNotStarted where the machine is short of something, before anything was asked of the camera."""
     try:
-        return _Session(link, _work(fields, link, incoming_fd, camera_fds))
+        carried = None if given.carried_fd < 0 else carry.unpack(given.carried_fd)
+        return _Session(link, _work(given, link, injected, carried), carried)
     except MemoryError as error:
         raise ReaderNotStarted("no reader could be started: there is not enough memory") from error
     except OSError as error:
@@ -83,21 +107,19 @@ def _begin(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tu
         raise ReaderNotStarted(f"no reader could be started: {error.strerror}") from error
 
 
-def _work(fields: dict[str, Any], link: _Link, incoming_fd: int, camera_fds: tuple[int, ...]) -> Work:
+def _work(given: _Given, link: _Link, injected: faults.Faults, carried: Carried | None) -> Work:
+    fields = given.fields
     rules = messages.rules_from_wire(messages.table(fields, "rules"))
     return Work(
         docking=DockingId(messages.text(fields, "docking")),
         epoch=link.epoch,
-        camera=open_camera(
-            medium_from_wire(messages.table(fields, "medium"), camera_fds),
-            messages.identity_from_wire(messages.table(fields, "camera")),
-        ),
-        incoming_fd=incoming_fd,
+        camera=open_camera(given.medium, messages.identity_from_wire(messages.table(fields, "camera")), carried),
+        incoming_fd=given.incoming_fd,
         recipients=tuple(Recipient.parse(text) for text in messages.texts(fields, "recipients")),
         rules=rules,
         buffer=shielded_buffer(rules.block_bytes),
         random=secrets.token_bytes,
-        faults=faults.from_environment(),
+        faults=injected,
         wanted=link.require_open,
         tell=link.progress,
     )
@@ -112,24 +134,22 @@ class _Link:
         self._poll = select.poll()
         self._poll.register(channel, 0)  # hang-ups are reported unasked
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, *descriptors: int, **fields: Any) -> None:
         """Raises Unwanted where nobody listens."""
         try:
-            self._channel.send(messages.pack(self.epoch, kind, **fields))
+            socket.send_fds(self._channel, [messages.pack(self.epoch, kind, **fields)], descriptors)
         except OSError as error:
             raise Unwanted from error
 
-    def receive(self) -> tuple[dict[str, Any], list[int]]:
-        """The next request and its descriptors. Raises Unwanted where none will come, ReaderDied for an old epoch."""
+    def receive(self) -> dict[str, Any]:
+        """The next request. Raises Unwanted where none will come, ReaderDied for an old epoch."""
         try:
-            message, fds, _, _ = socket.recv_fds(
-                self._channel, messages.MAX_MESSAGE_BYTES + 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            message = self._channel.recv(messages.MAX_MESSAGE_BYTES + 1)
         except OSError as error:
             raise Unwanted from error
         if not message:
             raise Unwanted
-        return messages.unpack(message, self.epoch), fds
+        return messages.unpack(message, self.epoch)
 
     def require_open(self) -> None:
         """Raise Unwanted where the daemon closed its end."""
@@ -152,12 +172,15 @@ class _Link:
 class _Session:
     """The requests of one docking."""
 
-    def __init__(self, link: _Link, work: Work) -> None:
+    def __init__(self, link: _Link, work: Work, carried: Carried | None) -> None:
         self._link = link
         self._work = work
         self._batch = Batch(work=work, camera=work.camera) if isinstance(work.camera, MountedCamera) else None
-        self._fds: list[int] = []  # that came with the request
-        self._reread: dict[bytes, int] = {}  # what this very reader read a second time, and its change time then
+        # What was read a second time, by this reader or the one that it took over from, and its change time then.
+        self._reread: dict[bytes, int] = {}
+        if carried is not None:
+            self._require_batch().clips.update(carried.clips)
+            self._reread.update(carried.reread)
         self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "list": self._list,
             "acquire": self._acquire,
@@ -168,7 +191,6 @@ class _Session:
             "plan_files": self._plan_files,
             "account": self._account,
             "let_go": self._let_go,
-            "take": self._take,
             "verify": self._verify,
             "verify_empty": self._verify_empty,
         }
@@ -176,7 +198,7 @@ class _Session:
     def serve(self) -> None:
         """Answer until the socket is closed. Raises Unwanted then, and whatever ends a reader."""
         while True:
-            fields, self._fds = self._link.receive()
+            fields = self._link.receive()
             request = self._requests.get(messages.text(fields, "kind"))
             if request is None:
                 raise ReaderDied(f"no request is called {fields['kind']!r}")
@@ -264,13 +286,15 @@ class _Session:
         self._link.send("accounted", unaccounted=messages.short(self._require_batch().unaccounted()))
 
     def _let_go(self, _: dict[str, Any]) -> None:
-        self._require_batch().camera.let_go(self._work.faults)
-        self._link.send("let_go")
-
-    def _take(self, fields: dict[str, Any]) -> None:
-        camera = self._require_batch().camera
-        camera.take(medium_from_wire(messages.table(fields, "medium"), self._fds))
-        self._link.send("taken")
+        batch = self._require_batch()
+        batch.camera.let_go(self._work.faults)
+        carried = carry.Carried(
+            volumes=batch.camera.volumes,
+            generation=batch.camera.generation,
+            reread=self._reread,
+            clips=batch.clips,
+        )
+        self._link.send("let_go", carry.pack(carried))
 
     def _verify(self, fields: dict[str, Any]) -> None:
         acquisition = AcquisitionId(messages.text(fields, "acquisition"))

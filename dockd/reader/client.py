@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableSequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from dockd.core.warrant import EraseWarrant, to_wire
-from dockd.errors import ReaderDied
+from dockd.errors import CameraGone, ReaderDied
 from dockd.model import (
     AcquisitionId,
     BayNumber,
@@ -49,6 +50,7 @@ class ForkServer:
         self._python = python
         self._faults = faults
         self._program: ForkServerProgram | None = None
+        self.unmet: Mapping[str, str] = {}  # what does not hold of the newest reader's confinement, and why
 
     @classmethod
     async def start(cls, *, python: str | None = None, faults: str | None = None) -> ForkServer:
@@ -80,37 +82,65 @@ class ForkServer:
         rules: ClipRules,
         on_progress: OnProgress,
     ) -> Reader:
-        """A new reader for one docking; all descriptors stay the caller's.
+        """A new reader for one docking. All descriptors stay the caller's, who closes `incoming_fd` after the reader.
 
         Raises ReaderNotStarted, ReaderDied, CameraGone. After cancellation no reader is left, or one that was already
         sent SIGKILL.
         """
+        start = {
+            "docking": docking,
+            "bay": bay,
+            "camera": messages.identity_to_wire(identity),
+            "recipients": list(recipients),
+            "rules": messages.rules_to_wire(rules),
+        }
+
+        async def begin(medium: Medium, *carried: int) -> Reader:
+            mark = "yes" if carried else "no"
+            message = messages.pack(epoch, "start", **start, medium=medium_to_wire(medium), carried=mark)
+            fds = (incoming_fd, *descriptors(medium), *carried)
+            reader = await self._start(message, fds, docking=docking, epoch=epoch, on_progress=on_progress)
+            reader.again = begin
+            _log.debug("reader_started", bay=bay, docking=docking, pid=reader.pid)
+            return reader
+
+        return await begin(medium)
+
+    async def measure(self) -> Mapping[str, str]:
+        """What of a reader's confinement does not hold on this machine, and why; {} where all of it does.
+
+        A reader without a camera tries it. Raises ReaderNotStarted, ReaderDied.
+        """
+        message, epoch = messages.pack(Epoch(0), "measure"), Epoch(0)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            reader = await self._start(
+                message, (nothing,), docking=DockingId(""), epoch=epoch, on_progress=lambda *_: None
+            )
+        finally:
+            os.close(nothing)
+        await reader.aclose()
+        return self.unmet
+
+    async def _start(
+        self, message: bytes, fds: tuple[int, ...], *, docking: DockingId, epoch: Epoch, on_progress: OnProgress
+    ) -> Reader:
+        """A reader that is ready. The first descriptor is its incoming directory."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise not_started(error) from error
-        start = messages.pack(
-            epoch,
-            "start",
-            docking=docking,
-            bay=bay,
-            camera=messages.identity_to_wire(identity),
-            medium=medium_to_wire(medium),
-            recipients=list(recipients),
-            rules=messages.rules_to_wire(rules),
-        )
         reader: Reader | None = None
         try:
             with theirs:
-                started = await self._living().fork(start, (incoming_fd, theirs.fileno(), *descriptors(medium)))
+                started = await self._living().fork(message, (fds[0], theirs.fileno(), *fds[1:]))
             reader = Reader(ours, started, docking=docking, epoch=epoch, on_progress=on_progress)
-            await reader.wait_ready()
+            self.unmet = await reader.wait_ready()
         except BaseException:
             if reader is not None:
                 await reader.kill()
             ours.close()
             raise
-        _log.debug("reader_started", bay=bay, docking=docking, pid=reader.pid)
         return reader
 
     async def aclose(self) -> None:
@@ -149,14 +179,17 @@ class Reader:
         self._docking = docking
         self._epoch = epoch
         self._on_progress = on_progress
+        self.again: Callable[..., Awaitable[Reader]] | None = None  # a reader of the same docking, with what one left
+        self._came: list[int] = []  # the descriptor that came with the last message, if one did
+        self._carried: list[int] = []  # that of what this one left, once it let go of its camera
         self._unusable = ""  # why no call may be made
         self._waiting: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         channel.setblocking(False)  # noqa: FBT003  the name says it
 
-    async def wait_ready(self) -> None:
-        """Until the reader took on its camera. Raises CameraGone, ReaderDied."""
-        await self._answer("ready")
+    async def wait_ready(self) -> dict[str, str]:
+        """Until the reader took on its camera; what of its confinement does not hold. Raises CameraGone, ReaderDied."""
+        return words_from_wire(await self._answer("ready"), "unmet")
 
     async def list(self) -> AsyncIterator[list[ListedFile]]:
         """Everything on the camera, in batches as the reader finds them. Raises CameraGone, ReaderDied.
@@ -223,7 +256,8 @@ class Reader:
         await self._answer("planned")
         for batch in batches(files):
             await self._ask("plan_files", files=batch)
-            unclear |= words_from_wire(await self._answer("planned"), "unclear")
+            told = words_from_wire(await self._answer("planned"), "unclear")
+            unclear |= {AcquisitionId(name): words for name, words in told.items()}
         await self._ask("account")
         fields = await self._answer("accounted")
         return ErasePlan(unaccounted=messages.text(fields, "unaccounted"), unclear=unclear)
@@ -236,14 +270,29 @@ class Reader:
         """
         await self._ask("let_go")
         await self._answer("let_go")
+        if not self._came:
+            raise await self._broken("it let go, and left nothing for the next one")
+        self._drop_descriptors(self._carried)
+        self._carried, self._came = self._came, []
 
     async def take(self, medium: Medium) -> None:
         """Go on with new descriptors of the same volumes; they stay the caller's.
 
-        Raises CameraGone where these are others, or do not answer; ReaderDied.
+        A reader is sealed off to the mounts that it was started with: it is another one that goes on, with what the one
+        before found out. Raises CameraGone where these are other volumes, or do not answer; ReaderNotStarted: it can be
+        tried again then. ReaderDied.
         """
-        await self._ask("take", descriptors(medium), medium=medium_to_wire(medium))
-        await self._answer("taken")
+        if self._unusable:
+            raise ReaderDied(f"the reader cannot be asked: {self._unusable}")
+        if not self._carried or self.again is None:
+            raise CameraGone("these are not the volumes that the reader let go of: it let go of none")
+        successor: Reader = await self.again(medium, *self._carried)
+        if self._unusable:  # `kill` was called meanwhile
+            await successor.kill()
+            raise ReaderDied(f"the reader cannot be asked: {self._unusable}")
+        await self.kill()
+        self.pid, self.ended, self._pidfd = successor.pid, successor.ended, successor._pidfd
+        self._channel, self._unusable = successor._channel, ""
 
     async def verify_erased(self, acquisitions: Iterable[AcquisitionId]) -> dict[AcquisitionId, str]:
         """Look anew, on volumes taken read-only since, for what this reader erased; what was established, in words.
@@ -341,11 +390,15 @@ class Reader:
         """One datagram; empty where there will be no more. `kill` ends the wait at once."""
         while True:
             try:
-                return self._channel.recv(messages.MAX_MESSAGE_BYTES + 1)
+                message, came, _, _ = socket.recv_fds(self._channel, messages.MAX_MESSAGE_BYTES + 1, 1)
             except BlockingIOError:
                 await self._readable()
             except OSError:
                 return b""
+            else:
+                self._drop_descriptors(self._came)  # that nobody asked for
+                self._came = came
+                return message
 
     async def _readable(self) -> None:
         waiting = self._loop.create_future()
@@ -369,12 +422,19 @@ class Reader:
         await self.kill()
         return ReaderDied(f"the reader broke its protocol: {what}")
 
+    @staticmethod
+    def _drop_descriptors(fds: MutableSequence[int]) -> None:
+        while fds:
+            os.close(fds.pop())
+
     def _close(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self._loop.remove_reader(self._channel.fileno())
             _wake(waiting)
         self._channel.close()
+        self._drop_descriptors(self._came)
+        self._drop_descriptors(self._carried)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

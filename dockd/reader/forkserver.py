@@ -1,8 +1,8 @@
 """The fork server: a fresh program without the daemon's memory, that forks a reader for each request.
 
 Started as `python -I -m dockd.reader.forkserver FD`. A request is one datagram, passed on unread, with its
-descriptors: incoming directory, the reader's socket, and those of the camera's medium. It has one thread, and ends
-with its socket.
+descriptors: incoming directory, the reader's socket, those of the camera's medium, and what the reader before left. It
+has one thread, and ends with its socket.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dockd.reader.confine import confine_server
 from dockd.reader.handover import MAX_DESCRIPTORS
 from dockd.reader.messages import MAX_MESSAGE_BYTES
 
-_DESCRIPTORS = 2  # besides the camera's
+_DESCRIPTORS = 2  # besides the camera's: incoming directory, and the reader's socket
+_CARRIED = 1  # and what the reader before it left
 
 
 class _Server:
@@ -44,7 +45,7 @@ class _Server:
         """One request. False: there will be no more."""
         try:
             request, descriptors, flags, _ = socket.recv_fds(
-                self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS + MAX_DESCRIPTORS
+                self._control, MAX_MESSAGE_BYTES + 1, _DESCRIPTORS + MAX_DESCRIPTORS + _CARRIED
             )
         except OSError:  # it was reset: the daemon left with an answer unread
             return False

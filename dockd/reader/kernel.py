@@ -18,10 +18,9 @@ _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWNET = 0x40000000
 _MCL_CURRENT_FUTURE_ONFAULT = 1 | 2 | 4
 _MADV_DONTDUMP = 16
 _RENAME_NOREPLACE = 1
@@ -46,6 +45,11 @@ def forbid_dumps() -> None:
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
+def may_dump() -> bool:
+    """Whether `forbid_dumps` was not called, or undone."""
+    return bool(_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
+
+
 def forbid_new_privileges() -> None:
     """No set-user-id program started from here gains anything."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -54,11 +58,6 @@ def forbid_new_privileges() -> None:
 def set_name(name: bytes) -> None:
     """What `ps` shows: at most 15 bytes."""
     _check(_libc.prctl(_PR_SET_NAME, name, 0, 0, 0))
-
-
-def leave_network() -> None:
-    """Go into a network namespace of one's own, with nothing in it. Needs privilege."""
-    _check(_libc.unshare(_CLONE_NEWNET))
 
 
 def lock_all_memory() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dockd.core.warrant import EraseWarrant
     from dockd.faults import Faults
     from dockd.model import Erasure, ListedFile
+    from dockd.reader.carry import Carried
     from dockd.reader.rules import ClipRules
     from dockd.reader.work import Work
 
@@ -67,11 +68,19 @@ class OpenClip:
 class MountedCamera:
     """The roots of one camera. Where there are several, the first component of a path is the volume's name."""
 
-    def __init__(self, medium: Medium, identity: CameraIdentity) -> None:
+    def __init__(self, medium: Medium, identity: CameraIdentity, carried: Carried | None = None) -> None:
+        """Take on its descriptors. Raises CameraGone, CameraRefused; they are closed then.
+
+        `carried` is from the reader before, which let go of the same volumes: raises CameraGone where it did not.
+        """
         self.identity = identity
         self.kind = medium.kind
-        self.generation = 0  # of its descriptors: each `take` begins another
-        self._expected = _names(medium)
+        self.volumes = tuple((volume.name, volume.filesystem, volume.volume_id) for volume in medium.volumes)
+        self.generation = 0 if carried is None else carried.generation + 1  # of its descriptors
+        if carried is not None and carried.volumes != self.volumes:
+            for volume in medium.volumes:
+                _close(volume.root_fd, volume.block_fd)
+            raise CameraGone("these are not the volumes that the reader let go of")
         self._roots: dict[bytes, Root] = {}
         self._hold(medium)
 
@@ -122,19 +131,6 @@ class MountedCamera:
                 root.close()
         if failures:
             raise EraseFailed(failures[0])
-
-    def take(self, medium: Medium) -> None:
-        """Go on with new descriptors of the same volumes, which become its own.
-
-        Raises CameraGone for others, which are closed.
-        """
-        same = not self._roots and medium.kind is self.kind and _names(medium) == self._expected
-        if not same:
-            for volume in medium.volumes:
-                _close(volume.root_fd, volume.block_fd)
-            raise CameraGone("these are not the volumes that the reader let go of")
-        self._hold(medium)
-        self.generation += 1
 
     def split(self, path: bytes) -> tuple[Root, bytes]:
         """The root that a path leads to, and the rest of the path below it. Raises OSError where there is none."""
@@ -232,10 +228,6 @@ def open_below(root: Root, path: bytes) -> int:
         os.close(fd)
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     return fd
-
-
-def _names(medium: Medium) -> tuple[tuple[str, str, str], ...]:
-    return tuple((volume.name, volume.filesystem, volume.volume_id) for volume in medium.volumes)
 
 
 def _close(*fds: int) -> None:

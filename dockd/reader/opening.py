@@ -11,15 +11,16 @@ from dockd.reader.mtp.usbfs import UsbPipe
 
 if TYPE_CHECKING:
     from dockd.reader.camera import Camera
+    from dockd.reader.carry import Carried
 
 
-def open_camera(medium: Medium, identity: CameraIdentity) -> Camera:
+def open_camera(medium: Medium, identity: CameraIdentity, carried: Carried | None) -> Camera:
     """The camera behind a medium, whose descriptors become its own.
 
-    Raises CameraGone, CameraNotReady, CameraRefused.
+    `carried` is from the reader before, if there was one. Raises CameraGone, CameraNotReady, CameraRefused.
     """
     match medium.kind:
         case MediumKind.FOLDER | MediumKind.VOLUMES:
-            return MountedCamera(medium, identity)
+            return MountedCamera(medium, identity, carried)
         case MediumKind.MTP:
             return MtpCamera(UsbPipe.at(medium.usb_bus, medium.usb_device), identity)

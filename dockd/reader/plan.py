@@ -30,9 +30,9 @@ def batches(files: Mapping[AcquisitionId, FoundFile]) -> Iterator[list[dict[str,
         yield [{"acquisition": name, "file": file_to_wire(file)} for name, file in piece]
 
 
-def words_from_wire(fields: dict[str, Any], key: str) -> dict[AcquisitionId, str]:
-    """Words about acquisitions. Raises ReaderDied."""
+def words_from_wire(fields: dict[str, Any], key: str) -> dict[str, str]:
+    """Words, each about something. Raises ReaderDied."""
     words = table(fields, key)
     if not all(isinstance(text, str) for text in words.values()):
         raise ReaderDied(f"the reader broke its protocol: {key!r} has no words")
-    return {AcquisitionId(name): text for name, text in words.items()}
+    return words

@@ -24,6 +24,7 @@ from dockd.model import Acquisition, BayNumber, CameraIdentity, Clock, Entropy, 
 from dockd.reader.client import ForkServer
 from dockd.stages.detect import detect
 from dockd.stages.witness import WITNESSED
+from dockd.station import confinement
 from dockd.station.docking import Docking, Parts, end_docking
 from dockd.station.limits import Limits, kept_cap
 from dockd.station.operations import Operations
@@ -203,6 +204,7 @@ class Daemon:
             bays=machine.bays,
             dockings=dockings,
             alarms=self._alarms,
+            forkserver=machine.forkserver,
         )
 
     # --- start and stop
@@ -225,6 +227,10 @@ class Daemon:
         self._alarms.set(
             "custody", "; ".join(mended) and f"{'; '.join(mended)}: have the evidence side look at the log"
         )
+        unmet = await confinement.measure(machine.forkserver)
+        if unmet:
+            _log.error("readers_not_confined", unmet=dict(unmet))
+        self._alarms.set("confinement", confinement.alarm(unmet))
         machine.limits.pacing.override(await machine.journal.read(kept_cap))
         await self._stores.begin()
         self._stores.returning(away)

@@ -15,7 +15,7 @@ from dockd.keep.records import EnrolmentRecord
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, Named
 from dockd.stages.condition import left_unclean
-from dockd.station import doctor, trust
+from dockd.station import confinement, doctor, trust
 from dockd.station.limits import cap_to_json, change_cap
 from dockd.station.snapshot import to_json
 from dockd.station.status import Sources, take_snapshot, why_held, why_kept
@@ -162,6 +162,8 @@ class Operations:
     async def _examined(self, arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Try each store, or the one that is named, and say what came of it."""
         stores, name = self._sources.stores, _store(arguments)
+        if name is None:
+            yield confinement.to_json(await confinement.measure(self._sources.forkserver))
         for uplink in [stores.named(name)] if name else stores.uplinks.values():
             with uplink.boundary.within():
                 examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)

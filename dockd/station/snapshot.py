@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -91,6 +92,7 @@ class Snapshot:
     custody_signed: int  # entries under the newest checkpoint
     custody_witnessed: int  # entries under the newest checkpoint that a store cosigned
     tasks: int  # in the event loop; grows with docked cameras and those who ask, and with nothing else
+    confinement: Mapping[str, str] = field(default_factory=dict)  # of readers: each part holds, or why it does not
     config_note: str = ""  # why the changed configuration was not taken, if so
     alarms: tuple[str, ...] = ()  # what IT has to look at, a sentence each
     held: tuple[HeldClip, ...] = ()  # at most 100 of those that wait for a person

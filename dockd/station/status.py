@@ -17,7 +17,9 @@ from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, BayNumber, Clock, StationId, StoreId
+from dockd.reader.client import ForkServer
 from dockd.stages.stay import in_spool
+from dockd.station.confinement import in_words
 from dockd.station.docking import Docking
 from dockd.station.snapshot import BayStatus, HeldClip, Snapshot, StoreStatus
 from dockd.station.stores import Stores
@@ -65,6 +67,7 @@ class Sources:
     bays: Sequence[BayNumber]
     dockings: Mapping[str, Docking]
     alarms: Alarms
+    forkserver: ForkServer
 
 
 async def take_snapshot(sources: Sources) -> Snapshot:
@@ -93,6 +96,7 @@ async def take_snapshot(sources: Sources) -> Snapshot:
         custody_signed=sources.journal.signed_size,
         custody_witnessed=sources.stores.witnessed,
         tasks=len(asyncio.all_tasks()),
+        confinement=in_words(sources.forkserver.unmet),
         config_note=sources.alarms.by_topic.get("configuration", ""),
         alarms=tuple(dict.fromkeys((*sources.alarms.by_topic.values(), *sources.stores.alarms, *_lost(lost)))),
         held=held,

@@ -361,6 +361,7 @@ def test_the_doctor_tries_every_store_and_says_what_it_means(request, trial, run
     told = trial.command("doctor", "--json", "--config", config).splitlines()
     reports = [json.loads(line) for line in told if line.startswith("{")]
     assert len(told) == len(reports) + (not running)
+    assert reports.pop(0)["type"] == "confinement"
     found = {one["name"]: one for one in reports}
     assert set(found) == {"archive", "vault", "resumable", "video"}
     assert not any(one["wrong"] or one["out_of_reach"] for one in reports)

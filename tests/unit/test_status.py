@@ -92,6 +92,7 @@ async def test_state_and_note_and_camera_of_a_bay_are_of_one_instant():
             bays=(1,),
             dockings={"device": docking},
             alarms=Alarms(),
+            forkserver=SimpleNamespace(unmet={}),
         )
     )
     (bay,) = snapshot.bays

@@ -105,7 +105,7 @@ class UsbPipe:
         """The device with this address. Raises CameraRefused, CameraNotReady, CameraGone."""
         if platform.machine() not in _ORDINARY:
             raise CameraRefused(f"MTP cameras are not read on {platform.machine()}: its ioctls are unknown")
-        path = _NODE.format(bus=bus, device=device)
+        path = node_of(bus, device)
         try:
             return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
         except OSError as error:
@@ -190,6 +190,11 @@ class UsbPipe:
             raise OSError(errno.ENODEV, "the camera was let go")
         count: int = fcntl.ioctl(self._fd, number, argument)  # of what is longer than a number, if it is writable
         return count
+
+
+def node_of(bus: int, device: int) -> str:
+    """Where udev puts the device with this address."""
+    return _NODE.format(bus=bus, device=device)
 
 
 def not_opened(path: str, error: OSError) -> DockdError:
