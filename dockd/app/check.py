@@ -12,6 +12,7 @@ from cryptography import x509
 
 from dockd.app.guard import readable_secrets
 from dockd.app.stores import policy_of, read_back_rate, store_id, trusted_stations
+from dockd.blocker.allowed import writable_by_others
 from dockd.config.load import problem, refused
 from dockd.config.schema import ReceiverConfig, StationConfig
 from dockd.config.stores import AxisStore, Foreign, ReceiverStore, S3Store, Store, TusStore, WebIdentity
@@ -98,6 +99,15 @@ def check_receiver(path: Path, config: ReceiverConfig) -> None:
         )
     found.certificate("receiver.tls_cert", config.receiver.tls_cert, config.receiver.tls_key)
     found.finish()
+
+
+def careful_ports(path: Path, config: StationConfig) -> tuple[str, ...]:
+    """A sentence where the write blocker will not believe this file, and so touch no camera."""
+    if not config.bays.ports or not writable_by_others(path):
+        return ()
+    words = "the write blocker takes no list of ports from it, and refuses every camera"
+    repair = "give it, and the directories above it, to root alone"
+    return (f"bays.ports: {path} may be changed by others than root: {words}; {repair}",)
 
 
 def careful_station(config: StationConfig, now: datetime) -> tuple[str, ...]:

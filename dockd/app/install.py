@@ -7,8 +7,6 @@ of other names. What is below /etc/dockd is the station's: a file that differs t
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import dockd
+from dockd.blocker.allowed import writable_by_others
 from dockd.errors import ConfigError
 from dockd.keep.durable import write_file
 
@@ -75,7 +74,7 @@ def doubts(python: Path) -> tuple[str, ...]:
     """Why this interpreter is a bad one for services, in sentences: hidden from them, or not root's alone."""
     places = (python, Path(dockd.__file__).parent)
     hidden = [place for place in places if any(place.is_relative_to(one) for one in _HIDDEN)]
-    loose = [place for place in places if _writable_by_others(place)]
+    loose = [place for place in places if writable_by_others(place)]
     return (
         *(f"{place} is hidden from the units (ProtectHome, PrivateTmp): install dockd below /opt" for place in hidden),
         *(
@@ -134,16 +133,3 @@ def _install(root: Path, wanted: _Wanted, *, dry_run: bool) -> Installed:
             target = target.with_name(f"{target.name}.new")
         write_file(target, wanted.content, mode=_MODE)
     return Installed(path=shown, outcome=outcome)
-
-
-def _writable_by_others(place: Path) -> bool:
-    """Whether anybody but root may change this file, or swap a directory on the way to it for another."""
-    for one in (place.resolve(), *place.resolve().parents):
-        try:
-            seen = os.stat(one)  # noqa: PTH116 - one call for owner and mode
-        except OSError:
-            return True
-        sticky = stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX
-        if seen.st_uid != 0 or (seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky):
-            return True
-    return False

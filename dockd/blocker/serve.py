@@ -61,13 +61,13 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(uid=uid, gid=gid, waits=waits)
 
 
-def main() -> int:
+def main(machine: Machine) -> int:
     """Serve the connection that systemd passed as standard input; returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
         with socket.socket(fileno=os.dup(0)) as connection:
-            serve(connection, Machine())
+            serve(connection, machine)
     except Stopped:
         pass
     return 0

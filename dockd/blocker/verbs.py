@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dockd.blocker import devices, mounts
+from dockd.blocker.allowed import CONFIG, check_not_ignored, check_port
 from dockd.blocker.inuse import check_unused
 from dockd.blocker.messages import Answer, BlockerError, Request
 from dockd.blocker.recipes import recipes
@@ -41,11 +42,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where the kernel's file systems are."""
+    """Where the kernel's file systems are, udev's records, and the station's configuration."""
 
     sys: Path = Path("/sys")
     dev: Path = Path("/dev")
     proc: Path = Path("/proc")
+    udev: Path = Path("/run/udev/data")
+    config: Path = CONFIG
 
 
 class PeerLeft(Exception):
@@ -148,6 +151,8 @@ class Guard:
             raise BlockerError("refused", "this connection is for another volume")
         self._named = named
         found = place(request.device, self._machine.sys)
+        check_port(found, self._machine.config)
+        check_not_ignored(found, self._machine.udev)
         if found.port != request.port:
             raise BlockerError("refused", f"{found.device} stands at {found.port}, not at {request.port}")
         if found.diskseq != request.diskseq:

@@ -24,7 +24,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check it. Raises ConfigError with every mistake."""
-    from dockd.app.check import careful_receiver, careful_station, check_receiver, check_station
+    from dockd.app.check import careful_ports, careful_receiver, careful_station, check_receiver, check_station
     from dockd.app.clock import MachineClock
     from dockd.config.load import is_receiver, load_receiver, load_station
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         station = load_station(args.file)
         check_station(args.file, station)
-        doubts = careful_station(station, now)
+        doubts = (*careful_ports(args.file, station), *careful_station(station, now))
     for doubt in doubts:
         print(f"dockd: careful: {doubt}", file=sys.stderr)
     print(f"{args.file}: no mistakes found")

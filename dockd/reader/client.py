@@ -136,6 +136,8 @@ class ForkServer:
                 started = await self._living().fork(message, (fds[0], theirs.fileno(), *fds[1:]))
             reader = Reader(ours, started, docking=docking, epoch=epoch, on_progress=on_progress)
             self.unmet = await reader.wait_ready()
+            if self.unmet:
+                _log.error("reader_not_confined", pid=reader.pid, unmet=dict(self.unmet))
         except BaseException:
             if reader is not None:
                 await reader.kill()

@@ -28,8 +28,8 @@ import signal, socket, sys
 from pathlib import Path
 from dockd.blocker import serve
 from dockd.blocker.verbs import Machine
-serve.Machine = lambda: Machine(sys=Path(sys.argv[1]))
-sys.exit(serve.main())
+found = Machine(sys=Path(sys.argv[1]), udev=Path(sys.argv[2]), config=Path(sys.argv[3]))
+sys.exit(serve.main(found))
 """
 
 
@@ -45,7 +45,15 @@ def usb_tree(root: Path, device: str, number: str, diskseq: int, *, interfaces=(
         interface.mkdir(exist_ok=True)
         for name, value in zip(("Class", "SubClass", "Protocol"), (text[:2], text[2:4], text[4:]), strict=True):
             (interface / f"bInterface{name}").write_text(value + "\n")
-    words = {"busnum": 2, "devnum": 7, "idVendor": "46f4", "idProduct": "0001", "serial": SERIAL, "product": "CAM"}
+    words = {
+        "dev": "189:134",
+        "busnum": 2,
+        "devnum": 7,
+        "idVendor": "46f4",
+        "idProduct": "0001",
+        "serial": SERIAL,
+        "product": "CAM",
+    }
     for name, value in words.items():
         (usb / name).write_text(f"{value}\n")
     for name, value in {"dev": number, "diskseq": diskseq, "size": 0}.items():
@@ -61,6 +69,8 @@ class Card:
     def __init__(self, directory: Path) -> None:
         self.image = directory / "card.img"
         self.sys = directory / "sys"
+        self.udev = directory / "udev"
+        self.config = directory / "etc" / "dockd.toml"
         tree = directory / "tree"
         (tree / "DCIM").mkdir(parents=True)
         (tree / "DCIM" / "A.MP4").write_bytes(MARKER)
@@ -77,6 +87,13 @@ class Card:
         os.close(fd)
         number = f"{os.major(seen.st_rdev)}:{os.minor(seen.st_rdev)}"
         self.disk = usb_tree(self.sys, self.device, number, self.diskseq)
+        self.udev.mkdir()
+        self.records = tuple(self.udev / name for name in (f"b{number}", "c189:134"))
+        for record in self.records:
+            record.write_text("I:1\nE:ID_FS_TYPE=ext4\n")
+        self.config.parent.mkdir(mode=0o755)
+        self.config.write_text(f'[bays.ports]\n1 = ["0000:00:09.0/1"]\n2 = ["0000:00:09.0/8.1", "{PORT}"]\n')
+        self.config.chmod(0o644)
 
     def close(self) -> None:
         """Unlocked, for others who use loop devices."""
@@ -105,7 +122,11 @@ class Card:
         return Request(verb=verb, **fields | changed)
 
     def guard(self, uid: int = NOBODY, waits=lambda _seconds: True) -> Guard:
-        return Guard(Peer(uid=uid, gid=uid, waits=waits), Machine(sys=self.sys))
+        return Guard(Peer(uid=uid, gid=uid, waits=waits), self.machine)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(sys=self.sys, udev=self.udev, config=self.config)
 
 
 @pytest.fixture
@@ -131,7 +152,7 @@ def blocker(card):
             while True:
                 connection, _ = listener.accept()
                 with connection:
-                    words = [sys.executable, "-I", "-c", PROGRAM, str(card.sys)]
+                    words = [sys.executable, "-I", "-c", PROGRAM, str(card.sys), str(card.udev), str(card.config)]
                     started.append(subprocess.Popen(words, stdin=connection, stderr=subprocess.PIPE))
 
     thread = threading.Thread(target=accept)

@@ -118,7 +118,82 @@ def test_p08_a_disk_that_sysfs_does_not_show_as_the_one_opened_is_refused(card, 
     (card.disk / "diskseq").write_text("99999\n")
     assert guard.handle(card.request("read", diskseq=99999))[0].error == "gone"
     (card.disk / "dev").write_text("7:9999\n")
+    (card.udev / "b7:9999").write_text("E:ID_FS_TYPE=ext4\n")
     assert card.guard().handle(card.request("read", diskseq=99999))[0].error == "gone"
+
+
+@pytest.mark.parametrize("verb", ["read", "write", "make"])
+def test_p08_a_device_at_a_port_that_root_gave_to_no_bay_is_refused_whoever_asks(card, verb):
+    card.config.write_text('[bays.ports]\n1 = ["0000:00:09.0/8"]\n2 = ["0000:00:09.0/8.2.1"]\n')
+    assert_refused(card, "which is no bay's", verb=verb)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names no ports"),
+        ('[bays]\nfolder_root = "/srv/dockd/bays"\n', "names no ports"),
+        ("bays = 1", "names no ports"),
+        ("[bays.ports]\n1 = 7\n", "names no ports"),
+        ("[bays.ports]\n1 = [[]]\n", "names no ports"),
+        ("[bays.ports", "names no ports"),
+        ("[bays.ports]\n", "which is no bay's"),
+        (None, "may be changed by others"),  # it is not there: neither is it root's
+    ],
+)
+def test_p08_without_a_list_of_ports_every_device_is_refused(card, text, words):
+    card.config.unlink() if text is None else card.config.write_text(text)
+    assert_refused(card, words)
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+@pytest.mark.parametrize("how", ["owner", "mode"])
+def test_p08_a_list_of_ports_that_others_than_root_may_change_counts_for_nothing(card, what, how):
+    place = card.config if what == "file" else card.config.parent
+    if how == "owner":
+        os.chown(place, NOBODY, -1)
+    else:
+        place.chmod(0o775)
+    assert_refused(card, "give it, and the directories above it, to root alone")
+
+
+@pytest.mark.parametrize("record", [0, 1])
+def test_p08_a_device_that_a_rule_marks_as_ignored_is_refused_whoever_asks(card, record):
+    with card.records[record].open("a") as file:
+        file.write("E:DOCKD_IGNORE=1\n")
+    assert_refused(card, "DOCKD_IGNORE")
+
+
+def test_p08_a_disk_that_is_ignored_is_refused_by_its_partition_too(card):
+    """The record of the volume says nothing; that of its disk does."""
+    number = (card.disk / "dev").read_text().strip()
+    partition = card.disk / f"{card.device}p1"
+    partition.mkdir()
+    for name, value in {"partition": "1", "dev": "7:9998", "size": "1"}.items():
+        (partition / name).write_text(f"{value}\n")
+    (card.sys / "class/block" / partition.name).symlink_to(partition)
+    (card.udev / "b7:9998").write_text("E:ID_FS_TYPE=ext4\n")
+    (card.udev / f"b{number}").write_text("E:DOCKD_IGNORE=1\n")
+    assert_refused(card, "DOCKD_IGNORE", device=partition.name)
+
+
+@pytest.mark.parametrize("record", [0, 1])
+def test_a_device_that_udev_has_not_come_to_yet_is_asked_for_again(card, record):
+    card.records[record].unlink()
+    answer, descriptors = card.guard().handle(card.request("read"))
+    assert (answer.error, descriptors) == ("busy", ())
+    assert not card.locked
+
+
+def assert_refused(card, words, *, verb="read", **changed):
+    before = card.digest()
+    more = {"method": "clear", "like": {}} if verb == "make" else {}
+    for uid in (0, NOBODY):
+        answer, descriptors = card.guard(uid).handle(card.request(verb, **more, **changed))
+        assert (answer.ok, answer.error, descriptors) == (False, "refused", ())
+        assert words in answer.message
+    assert not card.locked, "it was touched"
+    assert card.digest() == before
 
 
 def test_p08_a_device_that_is_a_keyboard_too_is_refused(card, guard):

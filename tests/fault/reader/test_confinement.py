@@ -1,0 +1,102 @@
+"""What somebody who took a reader over could reach: tried thing by thing, as docs/threat-model.md lists them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dockd.reader import syscalls
+from dockd.reader.confine import ITEMS
+
+ROOT = Path(__file__).parents[3]
+PROBE = ROOT / "tests" / "confinement_probe.py"
+SOMEBODY = 65534
+REFUSALS = {"EACCES", "EPERM"}
+REACHED = {"becoming a program": "ENOENT", "BPF": "EINVAL", "performance counters": "EFAULT"}
+"""What shows that a call is made at all, where it cannot succeed: no such program, arguments that make no sense."""
+MAY_LACK = {"a user namespace", "io_uring", "BPF", "userfaultfd", "performance counters"}  # this machine, for everybody
+
+
+@pytest.fixture(scope="module", params=["as root", "without privilege"])
+def found(request):
+    """What the probe tells, as the user who runs the tests or as one without any privilege."""
+    uid = SOMEBODY if request.param == "without privilege" else 0
+    if os.geteuid() != 0 and not uid:
+        pytest.skip("needs root")
+    with ExitStack() as closing:
+        state = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="dockd-test-")))
+        files = {name: state / name for name in ("key", "journal", "config")}
+        sockets = {"control": socket.SOCK_STREAM, "blocker": socket.SOCK_SEQPACKET}
+        for file in files.values():
+            file.write_bytes(b"x")
+        for name, kind in sockets.items():
+            made = closing.enter_context(socket.socket(socket.AF_UNIX, kind))
+            made.bind(str(state / name))
+            made.listen()
+        plan = {
+            "state": str(state),
+            "files": {name: str(path) for name, path in files.items()},
+            "sockets": {name: str(state / name) for name in sockets},
+        }
+        if os.geteuid() == 0:
+            plan["uid"] = uid
+            for path in (state, *state.iterdir()):
+                os.chown(path, uid, uid)
+        words = [sys.executable, "-I", str(PROBE), json.dumps(plan)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout.removeprefix("PROBE "))
+
+
+def table():
+    """The rows of the threat model, by their first column."""
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    section = text.partition("### What a reader is kept from\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE)
+    return {name: (item, by) for name, item, by in rows if name not in ("what", "---")}
+
+
+def test_a_reader_is_kept_from_each_thing_that_the_threat_model_names(found):
+    told, free = found["reader"]["told"], found["free"]
+    open_to_it = {name: how for name, how in told.items() if how not in REFUSALS}
+    assert open_to_it == {}
+    shows_nothing = {name: how for name, how in free.items() if how not in ("done", REACHED.get(name))}
+    assert set(shows_nothing) <= MAY_LACK, "a program that is not confined cannot do these either"
+
+
+def test_the_threat_models_table_is_what_is_tried(found):
+    assert list(table()) == list(found["reader"]["told"])
+    assert {item for item, _ in table().values()} == set(ITEMS)
+    by = {"Landlock": "EACCES", "seccomp": "EPERM"}
+    assert {name: by[means] for name, (_, means) in table().items()} == found["reader"]["told"]
+
+
+def test_a_reader_that_is_sealed_off_can_do_its_work(found):
+    assert set(found["reader"]["needed"].values()) == {"done"}, found["reader"]["needed"]
+
+
+def test_a_reader_finds_itself_sealed_off(found):
+    assert found["reader"]["unmet"] == {}
+
+
+@pytest.mark.parametrize(("column", "header"), [(0, "x86_64-linux-gnu/asm/unistd_64.h"), (1, "asm-generic/unistd.h")])
+def test_the_numbers_of_the_system_calls_are_the_kernels(column, header):
+    path = Path("/usr/include") / header
+    if not path.is_file():
+        pytest.skip("no kernel headers of this architecture (linux-libc-dev)")
+    known = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", path.read_text(), re.MULTILINE))
+    ours = {name: numbers[column] for name, numbers in syscalls.NUMBERS.items()}
+    newer = {"fchmodat2"}  # than Debian 12's headers
+    assert {name: number for name, number in ours.items() if number >= 0} == {
+        name: int(known.get(name, number if name in newer else -1)) for name, number in ours.items() if number >= 0
+    }
+    assert not [name for name, number in ours.items() if number < 0 and name in known]
