@@ -80,6 +80,8 @@ def unpack(fd: int) -> Carried:
         line, numbers = file.readline(MAX_BYTES), file.read(MAX_BYTES)
     try:
         head = json.loads(line)
+        if not isinstance(head, dict):
+            raise ReaderDied("what the last reader left is no table")
         given = array("Q")
         given.frombytes(numbers)
         at, clips = 0, {}

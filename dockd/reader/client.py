@@ -50,7 +50,7 @@ class ForkServer:
         self._python = python
         self._faults = faults
         self._program: ForkServerProgram | None = None
-        self.unmet: Mapping[str, str] = {}  # what does not hold of the newest reader's confinement, and why
+        self.unmet: Mapping[str, str] | None = None  # of the newest reader: what does not hold of its confinement
 
     @classmethod
     async def start(cls, *, python: str | None = None, faults: str | None = None) -> ForkServer:
@@ -112,7 +112,7 @@ class ForkServer:
         A reader without a camera tries it. Raises ReaderNotStarted, ReaderDied.
         """
         message, epoch = messages.pack(Epoch(0), "measure"), Epoch(0)
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        nothing = os.eventfd(0)  # stands for the incoming directory: there is none
         try:
             reader = await self._start(
                 message, (nothing,), docking=DockingId(""), epoch=epoch, on_progress=lambda *_: None
@@ -120,7 +120,7 @@ class ForkServer:
         finally:
             os.close(nothing)
         await reader.aclose()
-        return self.unmet
+        return self.unmet or {}
 
     async def _start(
         self, message: bytes, fds: tuple[int, ...], *, docking: DockingId, epoch: Epoch, on_progress: OnProgress
@@ -135,9 +135,9 @@ class ForkServer:
             with theirs:
                 started = await self._living().fork(message, (fds[0], theirs.fileno(), *fds[1:]))
             reader = Reader(ours, started, docking=docking, epoch=epoch, on_progress=on_progress)
-            self.unmet = await reader.wait_ready()
-            if self.unmet:
-                _log.error("reader_not_confined", pid=reader.pid, unmet=dict(self.unmet))
+            self.unmet = unmet = await reader.wait_ready()
+            if unmet:
+                _log.error("reader_not_confined", pid=reader.pid, unmet=unmet)
         except BaseException:
             if reader is not None:
                 await reader.kill()

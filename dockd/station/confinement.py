@@ -20,8 +20,10 @@ async def measure(forkserver: ForkServer) -> Mapping[str, str]:
         return dict.fromkeys(ITEMS, f"it could not be tried: {error}")
 
 
-def in_words(unmet: Mapping[str, str]) -> dict[str, str]:
-    """Of each part that it holds, or why it does not."""
+def in_words(unmet: Mapping[str, str] | None) -> dict[str, str]:
+    """Of each part that it holds, or why it does not. None: no reader tried it yet."""
+    if unmet is None:
+        return dict.fromkeys(ITEMS, "not tried yet")
     return {item: unmet.get(item, HOLDS) for item in ITEMS}
 
 

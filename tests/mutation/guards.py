@@ -27,6 +27,8 @@ PLACES, BY_PLACES = "dockd/receiver/connections.py", ("tests/unit/receiver/test_
 PATIENCE, BY_PATIENCE = "dockd/receiver/protocol.py", ("tests/unit/receiver/test_protocol.py",)
 LIMITS, SHARES = "tests/contract/receiver/test_limits.py", ("tests/contract/receiver/test_shares.py",)
 BY_LENIENT, BY_WAITS = ("tests/unit/stores/test_s3_lenient.py",), ("tests/property/test_waits.py",)
+BY_CONFINEMENT = ("tests/fault/reader/test_confinement.py",)
+BY_BLOCKER = ("tests/unit/blocker/test_verbs.py",)
 DIGEST = '        "sealed_digest": stated.sealed_digest,\n'
 LENGTH = '        "sealed_size_bytes": stated.sealed_size_bytes,\n'
 PURE = (*BY_RECEIPT, *BY_WARRANT)
@@ -920,6 +922,69 @@ GUARDS = (
         text="                if offset - sent_from >= min(length, ENOUGH_BYTES):",
         instead="                if True:",
         tests=("tests/fault/test_waits.py",),
+    ),
+    Mutation(
+        name="a reader's files",
+        file="dockd/reader/confine.py",
+        text="            landlock.restrict(places)\n",
+        instead="            pass\n",
+        tests=BY_CONFINEMENT,
+    ),
+    Mutation(
+        name="a reader's system calls",
+        file="dockd/reader/confine.py",
+        text="        syscalls.forbid()\n",
+        instead="        pass\n",
+        tests=BY_CONFINEMENT,
+    ),
+    Mutation(
+        name="whom a reader may signal",
+        file="dockd/reader/syscalls.py",
+        text="    own = (pid,) if name in TO_ITSELF else (pid, 0)\n",
+        instead="    return [allowed]\n",
+        tests=BY_CONFINEMENT,
+    ),
+    Mutation(
+        name="signals by a reader's descriptors",
+        file="dockd/reader/syscalls.py",
+        text='    "fcntl": (1, (8, 10, 15, 1026)),\n',
+        instead='    "fcntl": (1, (1026,)),\n',
+        tests=BY_CONFINEMENT,
+    ),
+    Mutation(
+        name="a reader seals itself off",
+        file="dockd/reader/child.py",
+        text="            unmet = seal_off(incoming_fd, given.medium, injected.tokens())\n",
+        instead="            unmet = {}\n",
+        tests=("tests/fault/reader/test_confinement.py", "tests/fault/reader/test_acquire.py"),
+    ),
+    Mutation(
+        name="the alarm about readers",
+        file="dockd/station/daemon.py",
+        text='        self._alarms.set("confinement", confinement.alarm(unmet))\n',
+        instead="",
+        tests=("tests/fault/station/test_station.py",),
+    ),
+    Mutation(
+        name="the ports that root gave to bays",
+        file="dockd/blocker/verbs.py",
+        text="        check_port(found, self._machine.config)\n",
+        instead="",
+        tests=BY_BLOCKER,
+    ),
+    Mutation(
+        name="a list of ports that is root's alone",
+        file="dockd/blocker/allowed.py",
+        text="        if writable_by_others(config):\n",
+        instead="        if False:\n",
+        tests=BY_BLOCKER,
+    ),
+    Mutation(
+        name="devices that are ignored",
+        file="dockd/blocker/verbs.py",
+        text="        check_not_ignored(found, self._machine.udev)\n",
+        instead="",
+        tests=BY_BLOCKER,
     ),
 )
 

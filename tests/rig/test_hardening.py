@@ -102,6 +102,7 @@ REFUSED_BY_THE_UNIT = {
     *("io_uring", "BPF", "userfaultfd", "performance counters", "the daemon's limits"),
 }
 """What dockd.service keeps the daemon itself from."""
+HIDDEN = {"the daemon's memory, in /proc", "the daemon's environment", "the daemon's descriptors"}
 ASKS = r"""
 import asyncio, sys
 from pathlib import Path
@@ -181,7 +182,10 @@ def reader(module_dock):
 def test_a_reader_under_the_unit_reaches_nothing_that_the_threat_model_excludes(reader):
     told, free = reader["reader"]["told"], reader["free"]
     assert reader["reader"]["unmet"] == {}
-    assert {name: how for name, how in told.items() if how not in ("EACCES", "EPERM")} == {}
+    open_to_it = {name: how for name, how in told.items() if how not in ("EACCES", "EPERM")}
+    # ProtectProc=invisible hides the daemon from whoever may not trace it: to a reader it is not there.
+    assert open_to_it == dict.fromkeys(open_to_it, "ENOENT")
+    assert set(open_to_it) <= HIDDEN
     assert set(reader["reader"]["needed"].values()) == {"done"}, reader["reader"]["needed"]
     refused_to_all = {name for name, how in free.items() if how not in ("done", "ENOENT")}
     assert refused_to_all <= REFUSED_BY_THE_UNIT, "the daemon cannot do these either, so they show nothing"

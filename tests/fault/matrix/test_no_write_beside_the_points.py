@@ -54,6 +54,7 @@ ALLOWED = {
     ("reader/kernel.py", "rename_to_new"): DURABLE,
     ("reader/kernel.py", "sync_filesystem"): DURABLE,
     ("reader/cache.py", "_drop"): "before a read: it makes the cache forget; dockd wrote nothing there",
+    ("reader/carry.py", "pack"): "a file in memory, for the next reader",
     ("reader/confine.py", "confine_reader"): "a file of /proc",
     ("receiver/catalogue.py", "_transact"): "the end of a question: what changes anything names its point",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,8 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cards import Part
+from without_landlock import make_interpreter
 
+from dockd.errors import ReaderDied
 from dockd.reader import syscalls
+from dockd.reader.client import ForkServer
 from dockd.reader.confine import ITEMS
 
 ROOT = Path(__file__).parents[3]
@@ -88,6 +93,28 @@ def test_a_reader_finds_itself_sealed_off(found):
     assert found["reader"]["unmet"] == {}
 
 
+async def test_a_reader_that_could_not_be_sealed_off_says_so_by_itself(rig, tmp_path):
+    rig.server = await ForkServer.start(python=str(make_interpreter(tmp_path / "python")))
+    unmet = await rig.server.measure()
+    assert unmet == {"files": os.strerror(errno.E2BIG)}
+    rig.file("a.mp4")
+    assert await rig.clips(await rig.reader())
+    assert rig.server.unmet == unmet
+
+
+async def test_what_a_reader_left_is_refused_where_it_is_not_what_readers_leave(card):
+    rig = card(Part(kind="ext4", files={"DCIM/A.MP4": b"clip"}))
+    reader = await rig.reader()
+    await reader.let_go()
+    medium = rig.mount()
+    for content in (b"", b"{}\n", b"[]\n", b'{"volumes":[],"generation":0,"reread":{},"clips":{}}\n12345678'):
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            with pytest.raises(ReaderDied, match=r"what the last reader left|broke its protocol"):
+                await reader.again(medium, file.fileno())
+
+
 @pytest.mark.parametrize(("column", "header"), [(0, "x86_64-linux-gnu/asm/unistd_64.h"), (1, "asm-generic/unistd.h")])
 def test_the_numbers_of_the_system_calls_are_the_kernels(column, header):
     path = Path("/usr/include") / header
@@ -100,3 +127,12 @@ def test_the_numbers_of_the_system_calls_are_the_kernels(column, header):
         name: int(known.get(name, number if name in newer else -1)) for name, number in ours.items() if number >= 0
     }
     assert not [name for name, number in ours.items() if number < 0 and name in known]
+
+
+async def test_each_running_reader_has_the_filter_and_no_new_privileges(rig):
+    reader = await rig.reader()
+    status = Path(f"/proc/{reader.pid}/status").read_text()
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    ours = re.search(r"^Seccomp_filters:\s+(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    theirs = re.search(r"^Seccomp_filters:\s+(\d+)$", status, re.MULTILINE)
+    assert int(theirs[1]) == int(ours[1]) + 1

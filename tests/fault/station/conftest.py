@@ -77,13 +77,14 @@ class Station:
         self.clock = MachineClock()
         self.store = MemoryStore(store=str(uuid.uuid4()), key=SigningKey.generate(), station=public, clock=self.clock)
         self.max_spool_bytes = 0
+        self.readers_python = None  # which interpreter readers run on; None: this one
         self.live = FixedLive()
         self.task = None
 
     async def start(self, sources=None):
         self.spool = Spool(self.directory / "spool", reserve_bytes=0, max_bytes=self.max_spool_bytes)
         self.journal = await open_journal(self.directory / "state", self.spool, self.origins())
-        self.forkserver = await ForkServer.start(faults=self.faults)
+        self.forkserver = await ForkServer.start(faults=self.faults, python=self.readers_python)
         self.daemon = Daemon(
             Machine(
                 station=self.name,

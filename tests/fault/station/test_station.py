@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import errno
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import threading
 
 import pytest
+from without_landlock import make_interpreter
 
 from dockd.app.clock import MachineClock
 from dockd.core.remnants import remnant_name
@@ -19,6 +21,7 @@ from dockd.devices.folder import FolderSource
 from dockd.devices.port import Unplugged
 from dockd.errors import IllegalTransition, StoreRefused, StoreUnreachable
 from dockd.model import FileKind
+from dockd.station.confinement import HOLDS
 from dockd.station.docking import READERS_LIMIT
 from dockd.station.operations import Operations
 
@@ -505,3 +508,22 @@ async def test_p09_a_machine_that_can_start_no_reader_blames_no_camera_and_tries
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     await station.until_states(bay1="ready")
     assert station.opened() == [clip(1)]
+
+
+async def test_p09_readers_that_cannot_be_sealed_off_are_an_alarm_and_go_on_reading(station, clip, tmp_path):
+    station.readers_python = str(make_interpreter(tmp_path / "python"))
+    await station.start()
+    station.camera(1, {"A.mp4": clip(1)})
+    await station.until_states(bay1="ready")
+    snapshot = await station.snapshot()
+    assert snapshot.confinement["files"] == os.strerror(errno.E2BIG)
+    assert {why for item, why in snapshot.confinement.items() if item != "files"} == {HOLDS}
+    assert any("files (Argument list too long)" in alarm for alarm in snapshot.alarms)
+
+
+async def test_readers_that_are_sealed_off_are_no_alarm(station):
+    await station.start()
+    snapshot = await station.until(lambda now: set(now.confinement.values()) == {HOLDS} and now, "the measure")
+    assert snapshot.alarms == ()
+    station.camera(1, {})
+    await station.until_states(bay1="ready")
