@@ -58,6 +58,12 @@ _REFUSED = {
         io_uring_register:427:427 add_key:248:217 request_key:249:218 keyctl:250:219 personality:135:92
         modify_ldt:154:- syslog:103:116 memfd_secret:447:447
     """,
+    "what needs privilege, for a reader that is started with it": """
+        swapon:167:224 swapoff:168:225 reboot:169:142 sethostname:170:161 setdomainname:171:162
+        init_module:175:105 finit_module:313:273 delete_module:176:106 kexec_load:246:104
+        kexec_file_load:320:294 settimeofday:164:170 clock_settime:227:112 clock_adjtime:305:266
+        adjtimex:159:171 acct:163:89 vhangup:153:58 iopl:172:- ioperm:173:-
+    """,
 }
 """Why, and what: name, number on x86-64, number in the common table."""
 
