@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ def register(subparsers: Any) -> None:
         epilog="Example: dockd check-config /etc/dockd/dockd.toml",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the configuration")
+    parser.add_argument(
+        "--online",
+        action="store_true",
+        help="try the stores of a station as well: whether they answer, and keep clips for as long as is asked for",
+    )
     parser.set_defaults(handler=run)
 
 
@@ -39,5 +47,18 @@ def run(args: argparse.Namespace) -> int:
         doubts = (*careful_ports(args.file, station), *careful_station(station, now))
     for doubt in doubts:
         print(f"dockd: careful: {doubt}", file=sys.stderr)
+    wrong = asyncio.run(_tried(args.file)) if args.online and not is_receiver(args.file) else []
+    for sentence in wrong:
+        print(f"dockd: {sentence}", file=sys.stderr)
+    if wrong:
+        return os.EX_CONFIG
     print(f"{args.file}: no mistakes found")
     return 0
+
+
+async def _tried(file: Path) -> list[str]:
+    """What is wrong with each store, as `dockd doctor` finds it, also of one that is out of reach."""
+    from dockd.app.doctor import examine
+
+    async with aclosing(examine(file, None)) as found:
+        return [f"store.{one['name']}: {sentence}" async for one in found for sentence in one["wrong"]]

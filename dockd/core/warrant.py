@@ -334,11 +334,14 @@ def _has_to_promise(one: Confirmation, configured: PolicyStore) -> bool:
 
 
 def _kept_until(one: Confirmation) -> datetime | None:
-    """What it promised, both when it confirmed the clip and right now; None where one of them promises nothing."""
+    """What it promises: by all that it said, or by the lock that is there now, which may have been made longer since.
+
+    None where it promised nothing when it confirmed the clip, or promises nothing now.
+    """
     if isinstance(one, SignedConfirmation):
         return kept_until(one.receipt, one.extension, one.holding)
     then, now = one.objects.kept_until, one.presence.kept_until
-    return None if then is None or now is None else min(then, now)
+    return None if then is None else now
 
 
 def _stands_until(one: Confirmation, policy: StorePolicy) -> datetime:

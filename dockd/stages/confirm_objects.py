@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _log = structlog.get_logger()
+
+LOCKED_ON = timedelta(days=14)  # from a warrant on, where a lock was about to end
 
 BLOCK_BYTES = 1024 * 1024
 _SMALL_BYTES = 1024 * 1024  # more than a manifest or a signature ever has
@@ -149,7 +152,22 @@ class ObjectConfirmer:
         return await self._believe(verified)
 
     async def prolong(self, acquisition: AcquisitionId) -> None:
-        """As Confirming says."""
+        """As Confirming says: by a lock that ends later, for a while. What it is then, `ask_again` sees."""
+        delivery, manifest = await self.journal.read(
+            lambda tx: (tx.delivery(acquisition, self.of), tx.manifest(acquisition))
+        )
+        configured, now = self.policy.store(self.of), self.clock.now()
+        if delivery is None or delivery.objects is None or delivery.confirmation is None:
+            return
+        confirmed = parse_objects(delivery.confirmation, store=self.of, station=self.station, manifest=manifest)
+        until = confirmed.kept_until
+        if configured is None or until is None or until - now >= self.policy.margin:
+            return
+        try:
+            if await self.store.retain(delivery.objects, now + max(self.policy.margin, LOCKED_ON)):
+                _log.info("lock_extended", acquisition=acquisition, store=self.of)
+        except UploadLost as error:
+            raise StoreForgot(f"the store does not have {acquisition} as it was confirmed: {error}") from error
 
     async def ask_again(self, acquisition: AcquisitionId) -> ObjectConfirmation:
         """As Confirming says: what was found then, bytes that are the same now, and a new look.

@@ -11,6 +11,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 
 from dockd.core import canonical
@@ -175,6 +176,11 @@ class AxisStore:
                 Piece.SIGNATURE: (recording.signature, len(signature)),
             },
         ).encode()
+
+    async def retain(self, objects: str, until: datetime) -> bool:
+        """As the port says: Swift cannot."""
+        del objects, until
+        return False
 
     async def look(self, objects: str) -> Mapping[Piece, ObjectState]:
         """As the port says: HEAD of each. An MD5 is no checksum that counts, and Swift promises no retention.

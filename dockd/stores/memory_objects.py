@@ -226,6 +226,16 @@ class MemoryObjects:
         self._end(Call.FINISH)
         return json.dumps(names)
 
+    async def retain(self, objects: str, until: datetime) -> bool:
+        """As the port says: one that locks objects can."""
+        self._begin(Call.FINISH, objects)
+        if self.retention is None:
+            return False
+        for piece in Piece:
+            stored = self._object(objects, piece)
+            stored.retention_until = max(until, stored.retention_until or until)
+        return True
+
     async def look(self, objects: str) -> Mapping[Piece, ObjectState]:
         """As the port says."""
         self._begin(Call.LOOK, objects)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from dockd.core.challenge import Range
@@ -143,6 +144,12 @@ class ObjectStore(EvidenceStore, Protocol):
         answer, and never overwrites another object. Raises StoreIncomplete while bytes are missing, UploadLost where
         neither the upload nor the finished object is there, UploadCorrupt where the store dropped the bytes as
         damaged, StoreRefused where another object stands under the name. After cancellation any part of it is done.
+        """
+
+    async def retain(self, objects: str, until: datetime) -> bool:
+        """Have the three kept until then, where they are locked for less; whether the store can. Idempotent.
+
+        A look tells what came of it. Raises UploadLost where one of them is not there.
         """
 
     async def look(self, objects: str) -> Mapping[Piece, ObjectState]:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -212,6 +213,17 @@ class S3Store:
         self._going.pop(upload.upload_id, None)
         sizes = {Piece.SEALED: upload.cut.size_bytes, **{piece: len(content) for piece, content in contents.items()}}
         return Objects(base=upload.base, part_bytes=upload.cut.part_bytes, sizes=sizes).text()
+
+    async def retain(self, objects: str, until: datetime) -> bool:
+        """As the port says: PutObjectRetention, in the mode that is configured."""
+        if self.lock is None or not self.believed.locks:
+            return False
+        named = parse_objects(objects)
+        for piece in Piece:
+            found = await self.bucket.retention(named.key(piece), "")
+            if found is None or found.until < until:
+                await self.bucket.retain(named.key(piece), self.lock.mode, until)
+        return True
 
     async def look(self, objects: str) -> Mapping[Piece, ObjectState]:
         """As the port says: HEAD, and the retention and legal hold of the version that it named."""

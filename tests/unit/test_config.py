@@ -93,7 +93,17 @@ def test_the_shipped_file_lists_every_key_with_a_comment_and_its_default(shipped
 
 # Keys of which the shipped files have examples: of bays.ports, lookups.permit and store.spare the default is none, and
 # of the stores that do not sign each has to say for itself what holds there.
-EXAMPLES = {"ports", "permit", "fallback_for", "system_trust", "region", "min_retention_days", "lock", "lock_days"}
+EXAMPLES = {
+    "ports",
+    "permit",
+    "fallback_for",
+    "system_trust",
+    "region",
+    "min_retention_days",
+    "lock",
+    "lock_days",
+    "legal_hold",
+}
 
 
 def test_the_shipped_file_lists_every_key_of_a_kind_in_a_section_of_that_kind():

@@ -57,7 +57,7 @@ def keeping(clip, given_ago, kept, kept_now):
 def test_p01_a_warrant_is_a_matter_of_the_evidence_and_of_now(clip, kind, promise, moved):
     given_ago, kept, kept_now = promise
     confirmation, store = kind(clip, given_ago, kept, kept_now)
-    until = min(kept, kept_now) if kind is signing else kept
+    until = min(kept, kept_now) if kind is signing else max(kept, kept_now)
     long_enough = until + given_ago >= LEAST
     fresh, reaches = timedelta(0) <= moved <= HOLDING_FRESH, until - moved >= MARGIN
     assert granted(issue, **arguments(clip, confirmation, store, moved)) == (long_enough and fresh and reaches)
