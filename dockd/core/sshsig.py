@@ -182,10 +182,14 @@ def _unarmour(signature: str) -> bytes:
     lines = signature.strip().splitlines()
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:  # noqa: PLR2004  two marks and something between
         raise ValueError("the armour is broken")
+    text = "".join(line.strip() for line in lines[1:-1])
     try:
-        return base64.b64decode("".join(line.strip() for line in lines[1:-1]), validate=True)
+        content = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ValueError("the armour is broken") from error
+    if base64.b64encode(content).decode() != text:  # bits after the last byte: another spelling of the same signature
+        raise ValueError("the armour is broken")
+    return content
 
 
 def _string(content: bytes) -> bytes:

@@ -11,7 +11,7 @@ from dockd.core.confirmation import Kind
 from dockd.core.findings import Answer, Finding, Question
 from dockd.core.keyfiles import StationPublic
 from dockd.core.objects import Piece
-from dockd.core.policy import CountOf, EraseWhen, PolicyStore, StorePolicy
+from dockd.core.policy import MARGIN, CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.transfer import Call
 from dockd.errors import JournalError, StoreForgot, StoreRefused, StoreStopped, StoreUnreachable
 from dockd.station.boundary import STEADY_S, WAITS, Boundary
@@ -679,3 +679,22 @@ async def test_a_journal_that_failed_still_ends_all_loudly(bench, fleet):
         async with asyncio.timeout(20):
             await stores.run()
     assert stores.alarms == ()
+
+
+async def test_p01_a_lock_that_ended_is_set_again_and_what_cannot_be_locked_promises_nothing_more(bench, fleet):
+    row = await bench.sealed(1 << 20)
+    stores = fleet.stores("cloud")
+    async with running(stores):
+        await bench.until(row.acquisition, "stored")
+    confirmer = stores.uplinks["cloud"].confirmer
+    await confirmer.prolong(row.acquisition)
+    before = (await confirmer.ask_again(row.acquisition)).presence.kept_until
+    bench.clock.passed_s += timedelta(days=400).total_seconds()
+    await confirmer.prolong(row.acquisition)
+    confirmation = await confirmer.ask_again(row.acquisition)
+    assert confirmation.objects.kept_until == before < bench.clock.now()
+    assert MARGIN <= confirmation.presence.kept_until - bench.clock.now() <= timedelta(days=30)
+    bench.clock.passed_s += timedelta(days=400).total_seconds()
+    fleet.cloud.retention = None
+    await confirmer.prolong(row.acquisition)
+    assert (await confirmer.ask_again(row.acquisition)).presence.kept_until < bench.clock.now()
