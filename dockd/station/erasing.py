@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -38,6 +39,7 @@ _log = structlog.get_logger()
 PATIENCE_S = 60.0  # that a batch waits for clips that still travel: one stuck upload does not hold the rest for ever
 GATHER_S = 120.0  # that the warrants of one batch may take: the first is still fresh when the last is there
 GATHER_CLIPS = 1000
+SPARE = timedelta(minutes=1)  # that a warrant has to stand yet, so that its batch can be made durable
 
 _APART = "what belongs to it was not erased, and the two are erased together or not at all"
 
@@ -183,12 +185,12 @@ class Erasing:
     async def _gather(self) -> list[Permit]:
         """Warrants for as many as can be had in time, none of them recorded yet."""
         begun_s = self._stay.clock.monotonic_s()
-        permits: list[Permit] = []
+        gathered: list[list[Permit]] = []
         for group in await self._groups(GATHER_CLIPS):
             if self._stay.clock.monotonic_s() - begun_s > GATHER_S:
                 break
-            permits += await self._permits(group)
-        return [] if self._around.alarms() else permits
+            gathered.append(await self._permits(group))
+        return [] if self._around.alarms() else standing(gathered, self._stay.clock.now())
 
     # --- how
 
@@ -253,6 +255,15 @@ class Erasing:
                 self._postponed.aside(row.acquisition, str(error), resists=isinstance(error, EraseFailed))
             case _:
                 raise error
+
+
+def standing(gathered: Sequence[Sequence[Permit]], now: datetime) -> list[Permit]:
+    """Those of a batch whose warrants stand for a while yet, each clip with its sidecars or not at all.
+
+    A store may have been read for long since the first of them was asked for. What is left out is asked for again in
+    the next batch: one of which any part is too old would be refused whole, again and again.
+    """
+    return [one for permits in gathered if all(now + SPARE < one.warrant.until for one in permits) for one in permits]
 
 
 def _stored(tx: Tx, docking: DockingId, postponed: frozenset[AcquisitionId], limit: int) -> list[_Group]:

@@ -11,7 +11,7 @@ from dockd.errors import WarrantRefused
 from dockd.model import FoundFile, Medium, MediumKind, Role
 from dockd.stages.listing import Remnant
 from dockd.stages.sanitise import Permit, commit
-from dockd.station.erasing import PATIENCE_S, Erasing
+from dockd.station.erasing import PATIENCE_S, SPARE, Erasing, standing
 from dockd.station.postponed import Postponed
 
 
@@ -138,3 +138,14 @@ async def test_p01_a_warrant_that_does_not_stand_when_its_batch_commits_is_not_r
     other = Permit(row=row("b"), warrant=SimpleNamespace(since=now - moved, until=now - moved), remnant=None)
     with pytest.raises(WarrantRefused, match="not of right now"):
         await commit(stay, (good, other))
+
+
+def test_a_store_that_is_read_for_long_holds_no_batch_for_ever():
+    """What the first clips rest on has grown old by the time the last one was read: the last one goes at least."""
+    now = datetime(2026, 12, 1, tzinfo=UTC)
+    permits = {
+        name: Permit(row=row(name), warrant=SimpleNamespace(until=now + left), remnant=None)
+        for name, left in (("old", -SPARE), ("soon", SPARE), ("sidecar", SPARE / 2), ("new", 2 * SPARE))
+    }
+    groups = [[permits["old"]], [permits["soon"]], [permits["new"], permits["sidecar"]], [], [permits["new"]]]
+    assert standing(groups, now) == [permits["new"]]
