@@ -16,6 +16,8 @@ BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/
 BY_MOMENTS = ("tests/unit/core/test_moments.py",)
 BY_ERASING = ("tests/fault/reader/test_erase.py",)
 STANDING = "dockd/core/standing.py"
+PROOF, OBJECTS = "dockd/core/proof.py", "dockd/stages/confirm_objects.py"
+BY_PROOF, BY_LIARS = ("tests/unit/core/test_proof.py",), ("tests/fault/test_lying_keepers.py",)
 LIES = "tests/fault/test_lies.py"
 BY_VOLUMES = ("tests/fault/station/test_volumes.py",)
 QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
@@ -557,6 +559,104 @@ GUARDS = (
         text="if await self._range(objects, piece, None) != content:",
         instead="if False:",
         tests=("tests/fault/test_stores.py",),
+    ),
+    Mutation(
+        name="both trials of a checksum",
+        file=PROOF,
+        text="    return all(answers.get(one) is Answer.YES for one in _CHECKSUM)",
+        instead="    return any(answers.get(one) is Answer.YES for one in _CHECKSUM)",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="a store that was seen to give nothing back",
+        file=PROOF,
+        text="    if given is Answer.NO:",
+        instead="    if False:",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="a lock that was seen not to hold",
+        file=PROOF,
+        text="    if locked is Answer.YES:",
+        instead="    if locked is not None:",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="a lock that was not tried",
+        file=PROOF,
+        text=", untried=(*verdict.untried, reason))",
+        instead=")",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="checksums that are not believed",
+        file=PROOF,
+        text="    if verdict.needs is Needs.CHECKSUM:",
+        instead="    if True:",
+        tests=BY_LIARS,
+    ),
+    Mutation(
+        name="as many bytes as the bound says",
+        file=PROOF,
+        text="    return (chunks - 1) * CHUNK_BYTES + (size_bytes - 1) % CHUNK_BYTES + 1",
+        instead="    return 0",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="chunks that nobody can foresee",
+        file=PROOF,
+        text='first + int.from_bytes(random(_OFFSET_BYTES), "big") % (behind - first)',
+        instead="first",
+        tests=BY_PROOF,
+    ),
+    Mutation(
+        name="bytes of an object that was read back at first",
+        file=CONFIRMATION,
+        text="    return Needs.BYTES if confirmed.objects[piece].state.checksum is None else verdict.needs",
+        instead="    return verdict.needs",
+        tests=BY_CONFIRMATION,
+    ),
+    Mutation(
+        name="the verdict at the warrant",
+        file=WARRANT,
+        text="        verdict.held, True",
+        instead="        (), True",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="no less looked at than the verdict needs",
+        file=WARRANT,
+        text="verdict.needs is Needs.BYTES and one.presence.needs is not Needs.BYTES",
+        instead="False",
+        tests=BY_WARRANT,
+    ),
+    Mutation(
+        name="the verdict before a store is asked",
+        file=OBJECTS,
+        text="        if verdict.held:\n",
+        instead="        if False:\n",
+        tests=BY_LIARS,
+    ),
+    Mutation(
+        name="the digest of what was read whole",
+        file=OBJECTS,
+        text='        if f"sha256:{hasher.hexdigest()}" != sealed.sealed_digest:\n',
+        instead="        if False:\n",
+        tests=BY_LIARS,
+    ),
+    Mutation(
+        name="a chunk that differs",
+        file=OBJECTS,
+        text=" or await self._range(objects, Piece.SEALED, one) != mine:",
+        instead=":",
+        tests=BY_LIARS,
+    ),
+    Mutation(
+        name="warrants that stand until the batch is durable",
+        file="dockd/station/erasing.py",
+        text="if all(now + SPARE < one.warrant.until for one in permits) for",
+        instead="for",
+        tests=("tests/unit/test_erasing.py",),
     ),
     Mutation(
         name="a trial before a store is believed",

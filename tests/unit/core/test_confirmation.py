@@ -17,7 +17,7 @@ from dockd.core.confirmation import (
 )
 from dockd.core.findings import Question
 from dockd.core.objects import Algorithm, Checksum, Piece
-from dockd.core.proof import Needs
+from dockd.core.proof import Needs, least_shown
 from dockd.errors import VerificationFailed
 
 REPLACE = dataclasses.replace
@@ -265,3 +265,15 @@ def test_p01_a_believed_checksum_does_not_do_without_a_sample(clip):
         made = clip.objects()
         whole = {one: made.objects[one].state.size_bytes for one in Piece}
         refused(lambda made=made, whole=whole, one=piece: clip.seen(made, shown={**whole, one: 0}), "but its bytes")
+
+
+def test_p01_what_was_read_back_at_first_is_judged_by_its_bytes_although_a_checksum_is_believed_by_now(clip):
+    stated = clip.manifest(sealed_size_bytes=3 << 20)
+    own = clip.own(stated)
+    unstated = clip.states(stated, of=(Piece.SEALED,), checksum=None)
+    made = clip.objects(stated, states=unstated, read_back={Piece.SEALED: own[Piece.SEALED]})
+    whole = {piece: one.size_bytes for piece, one in own.items()}
+    sample = {**whole, Piece.SEALED: least_shown(3 << 20, Needs.CHECKSUM)}
+    refused(lambda: clip.seen(made, clip.states(stated), shown=sample), "nothing but its bytes")
+    assert clip.seen(made, clip.states(stated), shown=whole).needs is Needs.CHECKSUM
+    assert clip.seen(clip.objects(stated), shown=sample).needs is Needs.CHECKSUM

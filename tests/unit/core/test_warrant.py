@@ -8,6 +8,7 @@ import pytest
 from dockd.core import releases, warrant
 from dockd.core.canonical import digest
 from dockd.core.confirmation import Kind
+from dockd.core.findings import Question
 from dockd.core.policy import MARGIN, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.remnants import remnant_name
 from dockd.core.warrant import EraseWarrant, Ground, from_wire, issue, to_wire
@@ -493,6 +494,19 @@ OBJECTS_BROKEN = {
         lambda clip: REPLACE(clip.looked_at(), presence=clip.looked_at(store="edge").presence),
         "cloud: what was seen right now is of other objects",
     ),
+    **{
+        f"found of it: {word}": (
+            lambda clip, missing=missing, no=no: REPLACE(clip.looked_at(), findings=clip.proven(*missing, no=no)),
+            f"cloud: {word}",
+        )
+        for missing, no, word in (
+            ((), (Question.READ_BACK,), "it gave nothing back"),
+            ((), (Question.LOCKED,), "no lock was seen to hold"),
+            ((Question.LOCKED,), (), "its lock was not tried yet"),
+            ((), (Question.CHECKSUM_BACK,), "its bytes were not read back right now"),
+            ((Question.WRONG_CHECKSUM,), (), "its bytes were not read back right now"),
+        )
+    },
 }
 
 
