@@ -15,6 +15,7 @@ from dockd.keep.transaction import Tx
 from dockd.model import Acquisition, AcquisitionId, FileKind, FoundFile, ListedFile, MediumKind, Role
 from dockd.stages import condition
 from dockd.stages.named import named
+from dockd.stages.outlived import why_outlived
 from dockd.stages.stay import Stay
 
 CONTESTED_LIMIT = 2  # acquisitions of one path whose second read disagreed, and a person has to look
@@ -130,6 +131,9 @@ def _reconcile_clip(tx: Tx, stay: Stay, listed: ListedFile) -> None:
     known = tx.find_clip(stay.camera.serial, stay.camera.volume_id, file.path, file.size_bytes, file.mtime_ns)
     if known is None:
         _find(tx, stay, listed)
+    elif over := _outlived(tx, stay, known):
+        tx.record_about(known, "acquisition.outlived", {"reason": over})
+        _find(tx, stay, listed)
     elif known.docking != stay.docking or known.file != file or known.state == AcquisitionState.DEPARTED:
         if known.state == AcquisitionState.WARRANTED:
             why = {"reason": "the clip is still on the camera, untouched, in a new docking"}
@@ -143,6 +147,13 @@ def _reconcile_clip(tx: Tx, stay: Stay, listed: ListedFile) -> None:
             bay=stay.bay,
             file=file,
         )
+
+
+def _outlived(tx: Tx, stay: Stay, known: Acquisition) -> str:
+    """Why a clip that is stored is read and sent once more, in a new docking: what was promised of it is over."""
+    if known.state != AcquisitionState.STORED or known.docking == stay.docking:
+        return ""
+    return why_outlived(tx, known, stay.clock.now())
 
 
 async def _pair(stay: Stay) -> None:

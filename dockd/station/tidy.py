@@ -14,6 +14,7 @@ from dockd.errors import SpoolFull
 from dockd.keep.journal import Journal
 from dockd.keep.spool import Spool
 from dockd.model import Acquisition, Clock
+from dockd.stages.outlived import why_outlived
 from dockd.stages.stay import in_spool
 
 _log = structlog.get_logger()
@@ -110,9 +111,13 @@ class Tidier:
         return row.state == AcquisitionState.ERASED or short_of_room or await self._kept_long_enough(row)
 
     async def _kept_long_enough(self, row: Acquisition) -> bool:
+        """Since it was confirmed, and never beyond the moment at which the store itself may delete it."""
+        now = self.clock.now()
+        if await self.journal.read(lambda tx: why_outlived(tx, row, now, timedelta(0))):
+            return True
         deliveries = await self.journal.read(lambda tx: tx.deliveries(row.acquisition))
         confirmed = [one.changed_at for one in deliveries if one.state is DeliveryState.CONFIRMED]
-        return bool(confirmed) and self.clock.now() - max(confirmed) >= self.keep_after_receipt()
+        return bool(confirmed) and now - max(confirmed) >= self.keep_after_receipt()
 
     async def _set_later(self, short: asyncio.Event) -> None:
         await self.clock.sleep(EVERY_S)

@@ -9,11 +9,13 @@ import resource
 import shutil
 import subprocess
 import threading
+from datetime import timedelta
 
 import pytest
 from without_landlock import make_interpreter
 
 from dockd.app.clock import MachineClock
+from dockd.core.keyfiles import StationPublic
 from dockd.core.remnants import remnant_name
 from dockd.core.sshsig import SigningKey
 from dockd.core.transfer import Call
@@ -24,6 +26,7 @@ from dockd.model import FileKind
 from dockd.station.confinement import HOLDS
 from dockd.station.docking import READERS_LIMIT
 from dockd.station.operations import Operations
+from dockd.stores.memory import MemoryStore
 
 PATIENCE_S = 40.0
 
@@ -74,6 +77,38 @@ async def test_p02_undocked_at_any_moment_and_docked_again_in_another_bay(statio
     assert station.opened() == sorted(clips.values())
     assert not list(camera.glob("*.mp4"))
     assert len(await station.rows()) == len(clips)
+
+
+class Shifted(MachineClock):
+    """Months pass in a moment."""
+
+    passed = timedelta(0)
+
+    def now(self):
+        return super().now() + self.passed
+
+
+async def test_p01_a_clip_whose_promise_is_over_is_read_and_sent_as_a_new_acquisition(make_station, clip):
+    station = make_station()
+    station.clock = Shifted()
+    public = StationPublic(
+        station=station.name, manifest_key=station.manifest_key.public, checkpoint_key=station.checkpoint_key.public
+    )
+    station.store = MemoryStore(
+        store=station.store.store, key=SigningKey.generate(), station=public, clock=station.clock
+    )
+    station.store.fail(Call.HOLDING, StoreUnreachable("not now"))
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until_row(lambda row: row.state == "stored")
+    camera = camera.rename(station.directory / "away")
+    await station.until_states(bay1="empty")
+    station.clock.passed = timedelta(days=400)
+    camera = camera.rename(station.bays[2] / "CAM1")
+    await station.until_states(bay2="ready")
+    assert not list(camera.glob("*.mp4"))
+    assert sorted(row.state for row in await station.rows()) == ["erased", "stored"]
+    assert "acquisition.outlived" in await station.events()
 
 
 class LateKey(SigningKey):
