@@ -79,12 +79,13 @@ class Connections:
         is_inside = peer is None or self._known.get(peer, 0.0) > self._clock.monotonic_s()
         if peer is not None and len(self._unnamed.get(peer, ())) >= self._limits.per_peer:
             self._give_way(next(iter(self._unnamed[peer])))
-        if not (self._has_room_inside() if is_inside else self._make_room(str(peer))):
-            self._turn_away()
-            return None
-        if is_inside:
+        if peer is None or is_inside:
+            if not self._has_room_inside():
+                self._turn_away()
+                return None
             self._inside += 1
         else:
+            self._make_room(peer)
             self._strangers += 1
         place = Place(peer, is_inside=is_inside)
         if peer is not None:
@@ -159,18 +160,15 @@ class Connections:
     def _has_room_inside(self) -> bool:
         return self._inside < self._limits.connections - self._limits.strangers
 
-    def _make_room(self, peer: str) -> bool:
-        """Where all is taken, end the oldest stranger of the peer that has most; False where none has more."""
+    def _make_room(self, peer: str) -> None:
+        """Where all is taken, end the oldest stranger of the peer that has most, or of `peer` where none has more."""
         if self._strangers < self._limits.strangers:
-            return True
-        counts = {
-            one: count for one, places in self._unnamed.items() if (count := sum(not p.is_inside for p in places))
-        }
-        most = max(counts, key=lambda one: counts[one], default=peer)
-        if counts.get(most, 0) <= counts.get(peer, 0) and most != peer:
-            return False
+            return
+        counts = Counter({one: sum(not place.is_inside for place in places) for one, places in self._unnamed.items()})
+        most = max(counts, key=lambda one: counts[one])
+        if counts[most] <= counts[peer]:
+            most = peer
         self._give_way(next(place for place in self._unnamed[most] if not place.is_inside))
-        return True
 
     def _give_way(self, place: Place) -> None:
         self._gave_way += 1

@@ -39,6 +39,7 @@ from dockd.receiver.witness import Witness
 _log = structlog.get_logger()
 _STOP_S = 2  # for requests under way; PATCHes are told to end at once
 _SWEEP_S = 60.0
+_BACKLOG = 1024  # connections that the kernel holds until they are looked at
 
 
 async def serve(
@@ -247,7 +248,7 @@ def _listen(settings: ReceiverSettings) -> Iterator[socket.socket]:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Not inheritable, like every descriptor Python makes: no child could keep the port.
-        listening = socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         problem = f"receiver.listen: {host}:{port} cannot be listened on: {error.strerror or error}"
         raise ConfigError("the receiver cannot listen", problems=(problem,)) from error

@@ -61,6 +61,14 @@ def test_one_peer_gets_in_however_many_others_hold_all_places(clock):
     assert all(place in crowd + again for place in doors.ended)
 
 
+def test_a_peer_that_has_as_many_as_any_other_takes_its_own_oldest_place(clock):
+    doors = Doors(clock, connections=100, strangers=4, per_peer=3)
+    for _ in range(2):
+        doors.admit("10.0.0.1")
+    mine = [doors.admit("10.0.0.2") for _ in range(3)]
+    assert doors.ended == mine[:1]
+
+
 def test_where_every_peer_has_one_a_new_one_takes_the_oldests(clock):
     doors = Doors(clock, connections=100, strangers=4, per_peer=2)
     held = [doors.admit(f"10.0.0.{number}") for number in range(4)]
