@@ -979,7 +979,7 @@ GUARDS = (
         file="dockd/receiver/settings.py",
         text="return self.upload_expiry if durable_bytes else min(self.unused_expiry, self.upload_expiry)",
         instead="return self.upload_expiry",
-        tests=SHARES,
+        tests=("tests/unit/receiver/test_settings.py",),
     ),
     Mutation(
         name="a 404 that anybody may have said",

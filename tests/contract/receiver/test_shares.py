@@ -6,10 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from dockd.core import sshsig
+from dockd.core.keyfiles import StorePublic
+from dockd.errors import Disposition, StoreBusy
+from dockd.model import SignedBytes
 from dockd.receiver.problems import Kind
+from dockd.stores.receiver_store import ReceiverStore
 
 TUS = {"Tus-Resumable": "1.0.0"}
-GB = 10**9
 
 
 @pytest.fixture
@@ -91,15 +95,28 @@ async def test_a_clip_that_is_taken_anew_after_a_loss_counts_as_all_others(share
     await station.stored(lost)
 
 
-@pytest.mark.parametrize(
-    ("disk", "share"), [(100_000 * GB, 10_000 * GB), (5_000 * GB, 800 * GB), (1_000 * GB, 500 * GB), (20 * GB, 10 * GB)]
-)
-def test_the_share_is_a_tenth_of_a_large_disk_a_shift_of_16_bays_on_others_and_never_more_than_half(
-    receiver_settings, disk, share
-):
-    assert receiver_settings.station_share(disk) == share
-
-
-@pytest.fixture
-async def receiver_settings(receiver):
-    return receiver.settings
+async def test_to_a_stations_adapter_it_is_a_store_that_has_too_much_to_do_and_no_verdict_on_the_clip(shares):
+    receiver = await shares(station_unfinished=1)
+    station = await receiver.station()
+    store = ReceiverStore(
+        url=f"https://127.0.0.1:{receiver.port}/",
+        ca_file=receiver.cert,
+        store_public=StorePublic(store=receiver.settings.store, key=receiver.key.public),
+        station=station.id,
+        key=station.key,
+        clock=receiver.clock,
+    )
+    first, second = station.clip(), station.clip()
+    signed = {
+        clip: SignedBytes(payload=clip.payload, signature=sshsig.sign(station.key, sshsig.MANIFEST, clip.payload))
+        for clip in (first, second)
+    }
+    try:
+        await store.register(first.acquisition, signed[first], len(first.content))
+        with pytest.raises(StoreBusy, match="unfinished") as caught:
+            await store.register(second.acquisition, signed[second], len(second.content))
+        assert caught.value.disposition is Disposition.RETRY
+        await station.stored(first)
+        await store.register(second.acquisition, signed[second], len(second.content))
+    finally:
+        await store.aclose()
