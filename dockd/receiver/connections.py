@@ -76,7 +76,7 @@ class Connections:
         if peer is not None and not self.may_ask(peer):
             self._turn_away()
             return None
-        is_inside = peer is None or self._known.get(peer, 0.0) > self._clock.monotonic_s()
+        is_inside = peer is None or self._is_known(peer)
         if peer is not None and len(self._unnamed.get(peer, ())) >= self._limits.per_peer:
             self._give_way(next(iter(self._unnamed[peer])))
         if peer is None or is_inside:
@@ -130,13 +130,14 @@ class Connections:
 
     def may_ask(self, peer: str) -> bool:
         """Take one of a peer's connections or requests without a token from what it may have within a time."""
-        now_s, limits = self._clock.monotonic_s(), self._limits
+        now_s, factor = self._clock.monotonic_s(), self._limits.known_factor if self._is_known(peer) else 1.0
+        most, per_s = self._limits.peer_burst * factor, self._limits.peer_per_s * factor
         budget = self._budgets.get(peer)
         if budget is None:
-            budget = self._budgets[peer] = _Budget(limits.peer_burst, now_s)
+            budget = self._budgets[peer] = _Budget(most, now_s)
             while len(self._budgets) > _BUDGETS:
                 self._budgets.popitem(last=False)
-        budget.left = min(limits.peer_burst, budget.left + (now_s - budget.at_s) * limits.peer_per_s)
+        budget.left = min(most, budget.left + (now_s - budget.at_s) * per_s)
         budget.at_s = now_s
         self._budgets.move_to_end(peer)
         if budget.left < 1:
@@ -156,6 +157,9 @@ class Connections:
         return str(one)
 
     # --- how
+
+    def _is_known(self, peer: str) -> bool:
+        return self._known.get(peer, 0.0) > self._clock.monotonic_s()
 
     def _has_room_inside(self) -> bool:
         return self._inside < self._limits.connections - self._limits.strangers

@@ -23,8 +23,9 @@ class Limits:
     per_station: int = 64  # that have shown a token of one station
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # addresses that stand for many peers: no limit by peer
     known_s: float = 3600.0  # a peer from which a station opened a session is known for so long
-    peer_burst: float = 500.0  # connections and requests without a token that a peer may have at once ...
-    peer_per_s: float = 50.0  # ... and so many more a second
+    peer_burst: float = 64.0  # connections and requests without a token that a peer may have at once ...
+    peer_per_s: float = 16.0  # ... and so many more a second
+    known_factor: float = 8.0  # times both, for a peer that is known
     first_byte_s: float = 10.0  # from the connection on; TLS costs nothing before it
     handshake_s: float = 10.0
     head_s: float = 20.0  # for a request's head

@@ -130,7 +130,7 @@ def crowd(port, again_s):
             return json.loads(program.stdout.readline())
 
         try:
-            while stands()["tried"] < IDLE:
+            while (now := stands())["held"] + now["closed"] < IDLE:
                 time.sleep(0.1)
             yield stands
         finally:

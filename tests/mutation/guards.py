@@ -872,7 +872,7 @@ GUARDS = (
     Mutation(
         name="places that strangers cannot take",
         file=PLACES,
-        text="is_inside = peer is None or self._known.get(peer, 0.0) > self._clock.monotonic_s()",
+        text="is_inside = peer is None or self._is_known(peer)",
         instead="is_inside = peer is None",
         tests=BY_PLACES,
     ),

@@ -14,6 +14,7 @@ from dockd.core.keyfiles import format_station_pub
 from dockd.errors import VerificationFailed
 from dockd.receiver.enrol import enrol
 from dockd.receiver.problems import Kind
+from dockd.receiver.settings import Limits
 
 
 async def _open(station, payload, key=None):
@@ -131,6 +132,8 @@ async def test_tokens_are_neither_kept_nor_logged(receiver, station, capfd):
 
 
 async def test_who_asks_for_challenges_without_a_key_ends_nobodys(receiver):
+    await receiver.stop()
+    await receiver.start(replace(receiver.settings, limits=Limits(peer_burst=1000)))
     station = await receiver.station(session=False)
     first = await _challenge(station)
     for _ in range(80):  # anybody may ask in a station's name

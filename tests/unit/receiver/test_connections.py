@@ -142,6 +142,16 @@ def test_what_a_peer_may_ask_without_a_token_comes_back_with_time(clock):
     assert [doors.places.may_ask("10.0.0.1") for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_a_peer_of_a_station_may_ask_more(clock):
+    doors = Doors(clock, peer_burst=5, peer_per_s=2, known_factor=3)
+    doors.places.belongs_to(doors.admit("10.0.0.1"), ONE)
+    clock.at_s += 1000
+    for address, most in (("10.0.0.1", 15), ("10.0.0.2", 5)):
+        assert [doors.places.may_ask(address) for _ in range(20)] == [True] * most + [False] * (20 - most)
+    clock.at_s += 1
+    assert [doors.places.may_ask("10.0.0.1") for _ in range(7)] == [True] * 6 + [False]
+
+
 @pytest.mark.parametrize(
     ("address", "peer"),
     [
