@@ -173,7 +173,12 @@ class Point(StrEnum):
     MOVE_SYNC = "move.sync", Side.RECEIVER, Act.WHOLE, "that is made durable in both directories"
     LOOKED_ROW = "row.looked", Side.RECEIVER, Act.WHOLE, "what a stored clip was found to be, read again, is committed"
     RECEIPT_ROW = "row.receipt", Side.RECEIVER, Act.WHOLE, "the receipt becomes part of the station's chain"
-    RECEIPT_DATA = "receipt.data", Side.RECEIVER, Act.WRITE, "receipt and signature are written beside the clip"
+    RECEIPT_DATA = (
+        "receipt.data",
+        Side.RECEIVER,
+        Act.WRITE,
+        "a receipt, extension or policy is written for people, with its signature",
+    )
     RECEIPT_SYNC = "receipt.sync", Side.RECEIVER, Act.WHOLE, "they are made durable"
     RECEIPT_NAME = "receipt.name", Side.RECEIVER, Act.WHOLE, "they get their names"
     RECEIPT_NAME_SYNC = "receipt.name-sync", Side.RECEIVER, Act.WHOLE, "the names are made durable, before it is told"

@@ -12,7 +12,7 @@ from dockd.keep.durable import fsync_directory, is_temporary
 from dockd.model import AcquisitionId, StationId
 
 STATIONS = "stations"
-_UPLOADS, _ACQUISITIONS, _CHECKPOINTS = "uploads", "acquisitions", "checkpoints"
+_UPLOADS, _ACQUISITIONS, _CHECKPOINTS, _POLICIES = "uploads", "acquisitions", "checkpoints", "policies"
 _CLIP, _MANIFEST, _RECEIPT, _SIGNATURE = "clip.age", "manifest.json", "receipt.json", ".sig"
 
 
@@ -26,7 +26,7 @@ class Layout:
     def make(self) -> None:
         """Make the directories that every receiver has, durably. Idempotent."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in (STATIONS, _UPLOADS, _ACQUISITIONS, _CHECKPOINTS):
+        for name in (STATIONS, _UPLOADS, _ACQUISITIONS, _CHECKPOINTS, _POLICIES):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         self.faults.act(Point.STORE_PLACES, fsync_directory, self.root)
 
@@ -66,6 +66,10 @@ class Layout:
         """One stored acquisition."""
         return Stored(directory=self.acquisitions / station / acquisition)
 
+    def policy(self, policy_seq: int) -> Path:
+        """A policy statement's exact bytes."""
+        return self.root / _POLICIES / f"{policy_seq}.json"
+
     def checkpoint(self, station: StationId) -> Path:
         """The newest cosigned checkpoint of a station's log."""
         return self.root / _CHECKPOINTS / station
@@ -99,6 +103,10 @@ class Stored:
     def receipt(self) -> Path:
         """The receipt's exact bytes."""
         return self.directory / _RECEIPT
+
+    def extension(self, n: int) -> Path:
+        """The exact bytes of an extension of the receipt."""
+        return self.directory / f"extension-{n}.json"
 
 
 def signature_of(path: Path) -> Path:

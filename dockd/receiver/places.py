@@ -11,7 +11,7 @@ from dockd.faultpoints import Point
 from dockd.faults import Faults
 from dockd.keep.durable import fsync_directory, is_temporary, write_file
 from dockd.model import SignedBytes
-from dockd.receiver.layout import Layout, Stored, signature_of
+from dockd.receiver.layout import Layout, signature_of
 from dockd.receiver.look import set_aside
 from dockd.receiver.rows import Announced
 
@@ -62,12 +62,12 @@ def mend_papers(layout: Layout, one: Announced, receipt: SignedBytes, wrong: Ite
         if os.path.lexists(path):
             set_aside(path, layout.faults)
     _make_place(layout, one)
-    keep_receipt(layout.stored(one.station, one.acquisition), receipt, layout.faults)
+    keep_signed(layout.stored(one.station, one.acquisition).receipt, receipt, layout.faults)
 
 
-def keep_receipt(stored: Stored, signed: SignedBytes, faults: Faults) -> None:
-    """Put the receipt beside its clip. Idempotent."""
-    for path, content in ((stored.receipt, signed.payload), (signature_of(stored.receipt), signed.signature.encode())):
+def keep_signed(place: Path, signed: SignedBytes, faults: Faults) -> None:
+    """Put what the store signed where people find it. Idempotent."""
+    for path, content in ((place, signed.payload), (signature_of(place), signed.signature.encode())):
         try:
             if path.read_bytes() == content:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,8 @@ from dockd.faultpoints import Point
 from dockd.model import Clock, SignedBytes
 from dockd.receiver import promise_rows
 from dockd.receiver.catalogue import Catalogue
+from dockd.receiver.layout import Layout
+from dockd.receiver.places import keep_signed
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.promise_rows import Promised
 from dockd.receiver.rows import Announced, Given
@@ -34,8 +37,18 @@ class Policy:
     offered: Offered
 
 
-async def open_policy(catalogue: Catalogue, settings: ReceiverSettings, clock: Clock) -> Policy:
-    """The policy as it is configured: signed anew, under the next number, where the newest statement says another."""
+async def open_policy(catalogue: Catalogue, layout: Layout, settings: ReceiverSettings, clock: Clock) -> Policy:
+    """The policy as it is configured: signed anew, under the next number, where the newest statement says another.
+
+    Its file is there when this returns.
+    """
+    policy_seq, signed = await _current(catalogue, settings, clock)
+    await asyncio.to_thread(keep_signed, layout.policy(policy_seq), signed, layout.faults)
+    offered = Offered(policy=canonical.digest(signed.payload), categories=settings.categories)
+    return Policy(signed=signed, offered=offered)
+
+
+async def _current(catalogue: Catalogue, settings: ReceiverSettings, clock: Clock) -> tuple[int, SignedBytes]:
     now = clock.now()
 
     def look(db: sqlite3.Connection) -> tuple[int, SignedBytes] | None:
@@ -43,7 +56,7 @@ async def open_policy(catalogue: Catalogue, settings: ReceiverSettings, clock: C
 
     known = await catalogue.run(look)
     if known is not None and _says(known[1], settings):
-        return _policy(known[1], settings)
+        return known
     policy_seq = known[0] + 1 if known else 1
     payload = retention.build_policy(
         store=settings.store, policy_seq=policy_seq, at=now, categories=settings.categories
@@ -53,7 +66,7 @@ async def open_policy(catalogue: Catalogue, settings: ReceiverSettings, clock: C
     # From here on every token is void: the stations' next sessions bring them this policy.
     await catalogue.run(lambda db: promise_rows.add_policy(db, policy_seq, signed, digest), Point.POLICY_ROW)
     _log.warning("policy_changed", policy_seq=policy_seq, policy=digest)
-    return _policy(signed, settings)
+    return policy_seq, signed
 
 
 class Promising:
@@ -170,8 +183,3 @@ def _says(signed: SignedBytes, settings: ReceiverSettings) -> bool:
     except VerificationFailed:
         return False
     return found.categories == settings.categories
-
-
-def _policy(signed: SignedBytes, settings: ReceiverSettings) -> Policy:
-    offered = Offered(policy=canonical.digest(signed.payload), categories=settings.categories)
-    return Policy(signed=signed, offered=offered)

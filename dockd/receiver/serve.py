@@ -64,7 +64,7 @@ async def serve(
         uploads = Uploads(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
         await asyncio.to_thread(layout.sweep)
         await uploads.sweep()
-        policy = await open_policy(catalogue, settings, clock)
+        policy = await open_policy(catalogue, layout, settings, clock)
         connections = Connections(settings.limits, clock)
         app = _wire(settings, catalogue, layout, uploads, connections, policy=policy, clock=clock, random=random)
         with _listen(settings) as listening:

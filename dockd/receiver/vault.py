@@ -25,7 +25,7 @@ from dockd.receiver.catalogue import Catalogue
 from dockd.receiver.layout import Layout
 from dockd.receiver.look import Gone, look, look_at_manifest
 from dockd.receiver.part import HeaderWrong, check_header, hash_ranges, read_prefix
-from dockd.receiver.places import keep_receipt, take_over, take_over_shared
+from dockd.receiver.places import keep_signed, take_over, take_over_shared
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.promising import Promising
 from dockd.receiver.rows import Announced, Given, Share
@@ -125,8 +125,8 @@ class Vault:
                     await self._put_away(one)
         given = await self._given(one, ruled=caller.knows_rules("receipt"))
         # Durable as files too before anyone is told; after a crash in between the next asking comes here again.
-        stored = self._layout.stored(one.station, one.acquisition)
-        await asyncio.to_thread(keep_receipt, stored, given.signed, self._layout.faults)
+        place = self._layout.stored(one.station, one.acquisition).receipt
+        await asyncio.to_thread(keep_signed, place, given.signed, self._layout.faults)
         return given.signed
 
     async def ranges(
@@ -152,7 +152,10 @@ class Vault:
         if given.digest != receipt:
             raise Problem(Kind.NOT_FOUND, "another receipt was given for this acquisition")
         await self._require_held(one)
-        return await self._promising.extension(one, given, after)
+        signed = await self._promising.extension(one, given, after)
+        place = self._layout.stored(one.station, one.acquisition).extension(after + 1)
+        await asyncio.to_thread(keep_signed, place, signed, self._layout.faults)
+        return signed
 
     async def holding(self, caller: Caller, acquisition: str, nonce: bytes) -> SignedBytes:
         """A fresh statement that the object is here now, after looking."""

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dockd.core import canonical, checkpoint, keyfiles, manifest, merkle, receipts, sshsig
+from dockd.core import canonical, checkpoint, extensions, keyfiles, manifest, merkle, receipts, retention, sshsig
 from dockd.core.challenge import range_digest
 from dockd.core.custody import entry_line, previous_hash
 from dockd.core.custody_check import verify_log
 from dockd.core.keyfiles import StationPublic, StorePublic
 from dockd.core.lifecycle import AcquisitionEvent, DeliveryEvent, DockingEvent
 from dockd.core.manifest import Manifest
+from dockd.core.promises import Offered
+from dockd.core.retention import Terms
 from dockd.core.sshsig import SigningKey
 from dockd.model import CameraIdentity, Category, Named, VerdictStatus
 
@@ -43,6 +45,9 @@ def the_manifest(**changes):
         "docking": DOCKING,
         "sealed_digest": "sha256:8a8daaacd2809db83b1ef3b4a78f72bef9afb88a02bfe01459605565f4751c79",
         "nonce": b"\x44" * 32,
+        "recorded_at": None,
+        "category": Category.EVIDENCE,
+        "category_reason": "in directory EVIDENCE",
     } | changes
     return manifest.encode(
         Manifest(
@@ -51,11 +56,8 @@ def the_manifest(**changes):
             camera=CameraIdentity(serial="BC-17", model="Demo", volume_id="6A7F-01D2"),
             size_bytes=13,
             mtime_ns=1_769_925_600_123_456_789,
-            recorded_at=None,
             duration_ms=None,
             clock_offset_ms=None,
-            category=Category.EVIDENCE,
-            category_reason="in directory EVIDENCE",
             verdict=VerdictStatus.UNRECOGNISED,
             reasons=("not a container that is known here",),
             container="unknown",
@@ -116,6 +118,55 @@ def block_after(mark):
     return re.search(r"```\w*\n(.*?)```", text[text.index(mark) :], re.DOTALL)[1]
 
 
+def kept_by_rule():
+    """A clip that was recorded a day before, under a policy that is mended later."""
+    plain = the_manifest(
+        acquisition="019c15f4-3350-7000-8000-00000000000c",
+        category=Category.NONE,
+        category_reason="",
+        recorded_at=AT - timedelta(days=1),
+        sealed_digest="sha256:" + "99" * 32,
+        nonce=b"\x77" * 32,
+    )
+    policies = []
+    for seq, days in enumerate((20, 30), 1):
+        categories = retention.usual_terms() | {"none": Terms(recorded_days=days)}
+        at = AT - timedelta(days=10) + seq * timedelta(days=12)
+        policies.append(retention.build_policy(store=STORE, policy_seq=seq, at=at, categories=categories))
+    first, mended = (
+        Offered(policy=canonical.digest(one), categories=retention.usual_terms() | {"none": Terms(recorded_days=days)})
+        for one, days in zip(policies, (20, 30), strict=True)
+    )
+    at = AT + timedelta(days=2, seconds=30)
+    stated = manifest.decode(plain)
+    receipt = receipts.build_receipt(
+        store=STORE,
+        signed_manifest=plain,
+        receipt_seq=2,
+        previous="sha256:5d3fb0e50a5e5533cfe3a22cd0e6b9bccb38e0c7a850b88666f9535aeacf3b38",
+        witnessed_size=3,
+        witnessed_root=bytes.fromhex("5ab0663ff1212e066e1b20be5705d17c9ca29b9fa01498f47bbb971741124108"),
+        at=at,
+        retention_until=first.promise(stated, arrived=at, now=at),
+    )
+    later = at + timedelta(days=13)
+    promise = mended.promise(stated, arrived=at, now=later)
+    extension = extensions.build_extension(receipt=receipt, previous=None, at=later, promise=promise)
+    holding = receipts.build_holding(
+        store=STORE,
+        signed_manifest=plain,
+        nonce=b"\x88" * 32,
+        at=later + timedelta(seconds=1),
+        retention_until=promise,
+    )
+    return {
+        "policy": policies[0],
+        "receipt, version 3": receipt,
+        "extension": extension,
+        "holding, version 3": holding,
+    }
+
+
 def examples():
     """Every worked example, by name."""
     content = the_manifest()
@@ -161,6 +212,7 @@ def examples():
         retention_until=AT + timedelta(days=3655),
         other=(content, range_digest(b"\x66" * 32, sealed)),
     )
+    kept = kept_by_rule()
     station = StationPublic(station=STATION, manifest_key=MANIFEST_KEY.public, checkpoint_key=CHECKPOINT_KEY.public)
     return {
         "store.pub": keyfiles.format_store_pub(StorePublic(store=STORE, key=STORE_KEY.public)),
@@ -174,6 +226,11 @@ def examples():
         "receipt signature": sshsig.sign(STORE_KEY, sshsig.RECEIPT, receipt),
         "receipt, version 2": shared.decode() + "\n",
         "holding": holding.decode() + "\n",
+        **{name: payload.decode() + "\n" for name, payload in kept.items()},
+        "policy digest": canonical.digest(kept["policy"]),
+        "policy signature": sshsig.sign(STORE_KEY, sshsig.POLICY, kept["policy"]),
+        "receipt, version 3, digest": canonical.digest(kept["receipt, version 3"]),
+        "extension signature": sshsig.sign(STORE_KEY, sshsig.EXTENSION, kept["extension"]),
         "log": b"".join(line + b"\n" for line in lines).decode(),
         **{f"node {level} {index}": value.hex() for level, index, value in nodes},
         "root": head.root.hex(),

@@ -112,7 +112,7 @@ def size_of(note):
 @pytest.fixture
 def left(finished, tmp_path):
     shutil.copytree(finished / "station" / "custody", tmp_path / "custody")
-    for name in ("acquisitions", "checkpoints"):
+    for name in ("acquisitions", "checkpoints", "policies"):
         shutil.copytree(finished / "store" / name, tmp_path / "store" / name)
     for name in ("station.pub", "store.pub", "working.key", "escrow.key"):
         shutil.copy(finished / "authority" / name, tmp_path)
@@ -486,6 +486,7 @@ STORE_TAMPERS = {
     "clip of another": (copy_over("clip.age"), "another digest"),
     "clip missing": (take("clip.age"), "clip.age is missing"),
     "swapped directories": (swap_directories, "manifest is of another acquisition"),
+    "policy missing": (lambda left: (left.root / "store" / "policies" / "1.json").unlink(), "policy .* is not there"),
     "whole acquisition missing": (lambda left: shutil.rmtree(left.stored()[1]), "receipt chain"),
 }
 

@@ -167,7 +167,7 @@ MANIFEST_MAY_HAVE: dict[str, Check] = {  # [4.1]
 }
 RECEIPT: dict[str, Check] = {  # [5]
     "type": one_of("receipt"),
-    "v": one_of(1, 2),
+    "v": one_of(1, 2, 3),
     "store": like(UUID),
     "station": like(UUID),
     "acquisition": like(UUID),
@@ -175,13 +175,50 @@ RECEIPT: dict[str, Check] = {  # [5]
     "sealed": DIGEST_AND_SIZE,
     "nonce": like(HEX64),
     "at": is_time,
-    "retention_until": is_time,
     "receipt_seq": number_from(1),
     "previous": like(DIGEST),
     "witnessed": shape(size=number_from(0), root=like(HEX64)),
 }
-RECEIPT_MAY_HAVE: dict[str, Check] = {  # [5.2]
-    "shares": shape(station=like(UUID), acquisition=like(UUID), manifest=like(DIGEST), shown=like(HEX64)),
+RULE = shape(
+    category=text,
+    until=one_of("date", "ended"),
+    policy=like(DIGEST),
+    recorded_from=one_of("manifest", "arrival"),
+    recorded_at=is_time,
+)
+PROMISE: dict[str, Check] = {"rule": RULE, "keep_until": is_time, "delete_by": either(is_time, one_of(None))}  # [5.4]
+SHARES = shape(station=like(UUID), acquisition=like(UUID), manifest=like(DIGEST), shown=like(HEX64))
+RECEIPT_MAY_HAVE: dict[str, Check] = {  # [5], [5.2], [5.4]
+    "retention_until": is_time,
+    "shares": either(SHARES, one_of(None)),
+    **PROMISE,
+}
+RECEIPT_KEYS = {1: {"retention_until"}, 2: {"retention_until", "shares"}, 3: {"shares", *PROMISE}}
+TERMS = shape(
+    until=one_of("date", "ended"), recorded_days=number_from(0), review_days=number_from(0), undo_days=number_from(0)
+)
+POLICY: dict[str, Check] = {  # [5.3]
+    "type": one_of("policy"),
+    "v": one_of(1),
+    "store": like(UUID),
+    "policy_seq": number_from(1),
+    "at": is_time,
+    "categories": lambda value: (
+        isinstance(value, dict) and {"none", "evidence"} <= value.keys() and all(map(TERMS, value.values()))
+    ),
+}
+EXTENSION: dict[str, Check] = {  # [5.5]
+    "type": one_of("extension"),
+    "v": one_of(1),
+    "store": like(UUID),
+    "station": like(UUID),
+    "acquisition": like(UUID),
+    "manifest": like(DIGEST),
+    "receipt": like(DIGEST),
+    "n": number_from(1),
+    "previous": like(DIGEST),
+    "at": is_time,
+    **PROMISE,
 }
 ENTRY: dict[str, Check] = {  # [7]
     "type": one_of("custody"),
@@ -673,9 +710,9 @@ def check_receipt(stored: Stored, store: Key, log: Log | None, wrong: Wrong) -> 
         wrong("the receipt is of another store")
     if receipt["manifest"] != stored.manifest_digest:
         wrong("the receipt names another manifest")
-    if ("shares" in receipt) != (receipt["v"] == 2):
-        wrong("a receipt of version 2 says whose object it is, one of version 1 does not")
-    for key in ("acquisition", "station", "nonce", *(() if "shares" in receipt else ("sealed",))):
+    if receipt.keys() & RECEIPT_MAY_HAVE.keys() != RECEIPT_KEYS[receipt["v"]]:
+        wrong(f"a receipt of version {receipt['v']} has keys of another")
+    for key in ("acquisition", "station", "nonce", *(() if receipt.get("shares") else ("sealed",))):
         if receipt[key] != manifest.get(key, receipt[key]):
             wrong(f"the receipt is for another {key}: {receipt[key]}")
     if log:
@@ -738,6 +775,76 @@ def shows(stored: Stored, clip: Path) -> bool:
     return shown.hexdigest() == stored.receipt["shares"]["shown"]
 
 
+# --- [5.3] to [5.5] how long it is kept
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def check_promise(said: dict, stored: Stored, policies: dict[str, dict], wrong: Wrong) -> None:
+    """The rule of a receipt or an extension: what it counts from, and whether the policy that it names says so."""
+    rule, until, arrived = said["rule"], moment(said["keep_until"]), moment(stored.receipt["at"])
+    start = (stored.manifest or {}).get("recorded_at")
+    believed = start is not None and timedelta(hours=-1) <= arrived - moment(start) <= timedelta(days=90)
+    wanted = ("manifest", start) if believed else ("arrival", stored.receipt["at"])
+    if stored.manifest and (rule["recorded_from"], rule["recorded_at"]) != wanted:
+        wrong(f"a {said['type']} counts from another start of recording than its rule says")
+    if (rule["until"] == "ended") != (said["delete_by"] is None):
+        wrong(f"a {said['type']} has a date where a person ends it, or none where a date does")
+    elif said["delete_by"] and moment(said["delete_by"]) - until != timedelta(days=1):
+        wrong(f"delete_by of a {said['type']} is not a day after keep_until")
+    policy = policies.get(rule["policy"])
+    if policy is None:
+        wrong(f"the policy that a {said['type']} names is not there")
+        return
+    terms = policy["categories"].get(rule["category"])
+    if terms is None or terms["until"] != rule["until"]:
+        wrong(f"a {said['type']} falls under another rule than its policy has")
+        return
+    after = timedelta(days=terms["review_days"] + terms["undo_days"])
+    least = max(moment(rule["recorded_at"]) + timedelta(days=terms["recorded_days"]), arrived + after)
+    if rule["until"] == "ended":
+        least = max(least, moment(said["at"]) + after)
+    if until < least:
+        wrong(f"a {said['type']} promises less than its policy")
+
+
+def check_extensions(place: Path, stored: Stored, store: Key, policies: dict[str, dict], wrong: Wrong) -> None:
+    """[5.5]: each names the receipt, its number and the one before, and none promises less than was promised."""
+    files = sorted(place.glob("extension-*.json"), key=lambda path: (len(path.name), path.name))
+    before, kept = "sha256:" + ZEROS, stored.receipt
+    for n, path in enumerate(files, 1):
+        found, digest = read_signed(path, store, "extension.v1@dockd", EXTENSION, wrong)
+        if found is None:
+            return
+        named = (path.name, found["n"], found["previous"], found["receipt"], found["manifest"])
+        if named != (f"extension-{n}.json", n, before, stored.receipt_digest, stored.receipt["manifest"]):
+            wrong(f"{path.name} does not follow")
+        if any(found[key] != stored.receipt[key] for key in ("store", "station", "acquisition")):
+            wrong(f"{path.name} is of another acquisition")
+        check_promise(found, stored, policies, wrong)
+        ended = kept.get("rule", {}).get("until") == "ended" and found["rule"]["until"] != "ended"
+        if ended or moment(found["keep_until"]) < moment(kept.get("keep_until") or kept["retention_until"]):
+            wrong(f"{path.name} promises less than was promised before")
+        before, kept = digest, found
+
+
+def read_policies(directory: Path, store: Key, report: Report) -> dict[str, dict]:
+    """[5.3]: the store's policies by their digests, numbered without a gap."""
+    found = {}
+    paths = sorted(directory.glob("policies/*.json"), key=lambda path: (len(path.name), path.name))
+    for number, path in enumerate(paths, 1):
+        wrong = report.about(f"policy {path.stem}")
+        policy, digest = read_signed(path, store, "policy.v1@dockd", POLICY, wrong)
+        if policy is None:
+            continue
+        if (path.stem, policy["policy_seq"], policy["store"]) != (str(number), number, store.owner):
+            wrong("it is of another number or store than its name and place say")
+        found[digest] = policy
+    return found
+
+
 def check_receipt_chain(kept: dict[str, Stored], report: Report) -> None:
     receipts = sorted((each.receipt["receipt_seq"], name) for name, each in kept.items() if each.receipt)
     expected, digest = 1, "sha256:" + ZEROS
@@ -753,7 +860,7 @@ def check_receipt_chain(kept: dict[str, Stored], report: Report) -> None:
 def the_clip(store: Path, place: Path, stored: Stored, keys: Keys, report: Report) -> tuple[Path, dict | None]:
     """Where the clip is, and the manifest that it is of: the station's own, or the other's that its receipt shares."""
     own = place / "clip.age", stored.manifest
-    if not stored.receipt or "shares" not in stored.receipt:
+    if not stored.receipt or not stored.receipt.get("shares"):
         return own
     other = check_shared(store, stored, keys, report, report.about(f"acquisition {place.name}"))
     return own if own[0].is_file() else other or (own[0], None)
@@ -765,6 +872,7 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
     if note.is_file():
         check_note(note.read_bytes(), keys, log, report.about("the store's checkpoint"), cosigned=True)
     kept: dict[str, Stored] = {}
+    policies = read_policies(directory, keys.store, report)
     for place in sorted((directory / "acquisitions" / keys.station).glob("*")):
         wrong = report.about(f"acquisition {place.name}")
         stored = kept[place.name] = Stored(
@@ -779,6 +887,9 @@ def check_store(directory: Path, keys: Keys, log: Log | None, report: Report) ->
             check_manifest(stored, keys, log, wrong)
         if stored.receipt:
             check_receipt(stored, keys.store, log, wrong)
+            if "rule" in stored.receipt:
+                check_promise(stored.receipt, stored, policies, wrong)
+            check_extensions(place, stored, keys.store, policies, wrong)
         clip, of = the_clip(directory, place, stored, keys, report)
         if not clip.is_file():
             wrong("clip.age is missing")
