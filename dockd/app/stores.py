@@ -26,7 +26,7 @@ from dockd.keep.spool import Spool
 from dockd.model import Category, Clock, StationId, StoreId
 from dockd.stages.upload import part_digests
 from dockd.station.outlet import Keeping, Outlet, Signing
-from dockd.stores import axis_probe, receiver_probe, s3_probe, tus_probe, way
+from dockd.stores import axis_probe, receiver_probe, s3_lifecycle, s3_probe, tus_probe, way
 from dockd.stores.axis import AxisStore as Axis
 from dockd.stores.axis_session import CredentialFile
 from dockd.stores.credentials import CredentialSource, EnvironmentCredentials, FileCredentials
@@ -64,7 +64,8 @@ def open_store(name: str, section: AnyStore, identity: Identity, closing: AsyncE
         confirming: Signing | Keeping = Signing(port=receiver, trusted=trusted_stations(name, section))
     else:
         keeper, probing = _keeper(section, identity, closing)
-        confirming, asked = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing), _nobody
+        confirming = Keeping(port=keeper, read_back_bytes_s=read_back_rate(section), probing=probing)
+        asked = partial(s3_lifecycle.look, keeper) if isinstance(keeper, Bucket) else s3_lifecycle.nothing_known
     return Outlet(
         way=confirming,
         slots=section.slots,
@@ -86,11 +87,6 @@ async def _look(section: AnyStore, clock: Clock, asked: Callable[[], Awaitable[F
         proxy_url=section.proxy_url,
     )
     return (*found, *await asked()) if found[0].answer is Answer.YES else found
-
-
-async def _nobody() -> Findings:
-    """A store that does not sign is tried by its adapter."""
-    return ()
 
 
 def _keeper(section: Foreign, identity: Identity, closing: AsyncExitStack) -> tuple[ObjectStore, Probing]:

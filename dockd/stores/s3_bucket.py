@@ -124,6 +124,17 @@ class Bucket:
         answer = await self._exchange.ask(Call.LOOK, "GET", key, query=query, expected=_NOT_LOCKED)
         return answer.status not in _NOT_LOCKED and s3_xml.legal_hold(answer.body)
 
+    @_asks("GetBucketLifecycleConfiguration")
+    async def lifecycle(self) -> tuple[s3_xml.Expiry, ...]:
+        """GetBucketLifecycleConfiguration; none where the bucket has none."""
+        answer = await self._exchange.ask(Call.LOOK, "GET", query={"lifecycle": ""}, expected=(_MISSING,))
+        if answer.status != _MISSING:
+            return s3_xml.lifecycle(answer.body)
+        refusal = s3_xml.refusal(answer.body)
+        if refusal is None or refusal.code != "NoSuchLifecycleConfiguration":
+            raise StoreUnreachable(sentence(Call.LOOK, answer.status, "no lifecycle configuration"))
+        return ()
+
     @_asks("PutObjectRetention")
     async def retain(self, key: str, mode: LockMode, until: datetime) -> None:
         """PutObjectRetention."""

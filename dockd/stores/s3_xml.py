@@ -25,6 +25,7 @@ _SHA256_BYTES = 32
 _MAX_TEXT = 4096
 _DIGITS = 16
 _EPOCH_DIGITS = (9, 10)  # fewer or more would be a date without its dashes
+_NOT_ALL = ("Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan")  # in a rule's filter: it is not about every clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,15 @@ class Retention:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """A lifecycle rule: of what keys, and after how many days it deletes; 0: not at all."""
+
+    prefix: str
+    days: int
+    version_days: int  # of versions that are no longer the newest
+
+
 def refusal(body: bytes) -> Refusal | None:
     """The error record that an answer's body is; None where it is none, be it another record or no XML at all."""
     if not body.lstrip().startswith(b"<"):
@@ -88,6 +98,29 @@ def is_page(body: bytes) -> bool:
     """Whether it is HTML: of a portal, or of a proxy."""
     begin = body.lstrip()[:16].lower()
     return begin.startswith((b"<html", b"<!doctype html"))
+
+
+def lifecycle(body: bytes) -> tuple[Expiry, ...]:
+    """GetBucketLifecycleConfiguration's answer: rules in force, without those for some objects by tag or size."""
+    root = _record(body, "LifecycleConfiguration", ("Rule",))
+    found = []
+    for rule in _children(root, "Rule"):
+        chosen = next(_children(rule, "Filter"), rule)
+        chosen = next(_children(chosen, "And"), chosen)
+        by_more = any(_name(one) in _NOT_ALL for one in chosen)
+        if _text(rule, "Status") != "Enabled" or by_more:
+            continue
+        expires, versions = (
+            next(_children(rule, name), rule) for name in ("Expiration", "NoncurrentVersionExpiration")
+        )
+        found.append(
+            Expiry(
+                prefix=_text(chosen, "Prefix") or _text(rule, "Prefix"),
+                days=_number(expires, "Days") if _text(expires, "Days") else 0,
+                version_days=_number(versions, "NoncurrentDays") if _text(versions, "NoncurrentDays") else 0,
+            )
+        )
+    return tuple(found)
 
 
 def upload_id(body: bytes) -> str:

@@ -10,6 +10,7 @@ import pytest
 from servers.scripted import scripted
 
 from dockd.core import canonical, manifest
+from dockd.core.findings import Answer
 from dockd.core.manifest import Manifest
 from dockd.core.objects import Algorithm, Checksum, Piece
 from dockd.errors import (
@@ -23,6 +24,7 @@ from dockd.errors import (
     UploadLost,
 )
 from dockd.model import CameraIdentity, Category, SignedBytes, VerdictStatus
+from dockd.stores import s3_lifecycle
 from dockd.stores.credentials import Credentials, EnvironmentCredentials
 from dockd.stores.s3 import S3Store
 from dockd.stores.s3_parts import composite
@@ -739,3 +741,38 @@ async def test_a_cancelled_part_leaves_the_store_to_be_asked(server, store):
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert await store.offset(text) == 0
+
+
+def rules(*said):
+    return f"<LifecycleConfiguration>{''.join(f'<Rule>{one}</Rule>' for one in said)}</LifecycleConfiguration>"
+
+
+ON, DAYS = "<Status>Enabled</Status>", "<Expiration><Days>31</Days></Expiration>"
+VERSIONS = "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>"
+NO_RULES = "<Error><Code>NoSuchLifecycleConfiguration</Code></Error>"
+
+
+@pytest.mark.parametrize(
+    ("lock", "answered", "answer", "words"),
+    [
+        (None, (200, rules(ON + DAYS)), Answer.YES, "expires clips after 31 days"),
+        (None, (200, rules(f"{ON}<Filter><Prefix></Prefix></Filter>{DAYS}")), Answer.YES, "31 days"),
+        (LOCK, (200, rules(ON + DAYS)), Answer.NO, "no byte goes"),
+        (LOCK, (200, rules(ON + DAYS, ON + VERSIONS)), Answer.YES, "deletes their versions 1 days later"),
+        (None, (200, rules("<Status>Disabled</Status>" + DAYS)), Answer.NO, "nothing deletes there"),
+        (None, (200, rules(f"{ON}<Filter><Prefix>elsewhere/</Prefix></Filter>{DAYS}")), Answer.NO, "nothing deletes"),
+        (None, (200, rules(f"{ON}<Filter><Tag><Key>k</Key></Tag></Filter>{DAYS}")), Answer.NO, "nothing deletes"),
+        (None, (404, NO_RULES), Answer.NO, "nothing deletes there"),
+        (None, (404, "<Error><Code>NoSuchBucket</Code></Error>"), Answer.UNKNOWN, "404"),
+        (None, (403, "<Error><Code>AccessDenied</Code></Error>"), Answer.UNKNOWN, "AccessDenied"),
+        (None, (200, "<html>portal</html>"), Answer.UNKNOWN, "something before the store"),
+    ],
+)
+async def test_doctor_says_whether_anything_deletes_in_a_bucket(server, lock, answered, answer, words):
+    status, body = answered
+    store = made(server, lock=lock)
+    server.on("GET", "?lifecycle", status, body)
+    (found,) = await s3_lifecycle.look(store)
+    assert found.answer is answer
+    assert words in found.detail
+    await store.aclose()
