@@ -157,6 +157,8 @@ def store_line(store: dict[str, Any]) -> str:
         parts.append("standing in for another")
     if not store["counts"]:
         parts.append("its word does not count")
+    elif store["held"] and store["held"] not in store["note"]:
+        parts.append(f"nothing is erased on its word: {store['held']}")
     return "; ".join(parts + ([store["note"]] if store["note"] else []))
 
 

@@ -53,6 +53,8 @@ class StoreStatus:
     at_once: int = 0  # uploads that it is given at once: fewer than configured where it pushed back or was away
     spread_left_s: int = 0  # after an outage, for how long uploads that are not flagged wait, or go one by one
 
+    held: str = ""  # why nothing is erased on its word now, by what its trials found; empty where it can be
+
     @property
     def out_of_reach(self) -> bool:
         """Whether clips wait for it."""

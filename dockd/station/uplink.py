@@ -19,6 +19,7 @@ from dockd.core.bandwidth import spread_s
 from dockd.core.lifecycle import AcquisitionEvent, AcquisitionState, DeliveryEvent
 from dockd.core.manners import Begun, Manners
 from dockd.core.patch_size import PatchSize
+from dockd.core.proof import Verdict, weigh
 from dockd.errors import (
     DeliveryAwaits,
     Disposition,
@@ -252,7 +253,13 @@ class Uplink:
             standing_in=standing_in,
             at_once=self._manners.limit,
             spread_left_s=math.ceil(self._manners.spread_left_s(self._clock.monotonic_s())),
+            held="; ".join(self._verdict.held),
         )
+
+    @property
+    def _verdict(self) -> Verdict:
+        """What its word is worth, by what is known of it: the same verdict as at the warrant."""
+        return weigh(self._policy.store(self.store), self.enforced.findings, signs=self.outlet.signing is not None)
 
     def progress(self, acquisition: AcquisitionId) -> int:
         """Bytes of an acquisition sent so far, as far as this life of the program knows; 0 once it is stored."""

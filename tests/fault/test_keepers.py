@@ -14,8 +14,9 @@ from dockd.core.objects import Piece
 from dockd.core.policy import PolicyStore, StorePolicy
 from dockd.core.transfer import Call
 from dockd.core.warrant import HOLDING_FRESH
-from dockd.errors import StoreForgot, StoreRefused, StoreUnreachable, StoreUntrusted
+from dockd.errors import StoreForgot, StoreRefused, StoreUnproven, StoreUnreachable, StoreUntrusted
 from dockd.stages.confirm_objects import MAX_BREAKS
+from dockd.station import doctor
 from dockd.station.enforced import GOOD_FOR, UNKNOWN_FOR
 from dockd.station.outlet import Keeping, Outlet
 from dockd.station.stores import Stores
@@ -298,3 +299,35 @@ async def test_the_upload_of_a_clip_that_is_read_anew_is_given_up(bench, cloud):
         while not await cloud.entries("delivery.abandoned"):
             await asyncio.sleep(0)
     assert url not in cloud.store.uploads
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([finding()], ""),
+        ([finding(answer=Answer.NO)], ""),
+        ([finding(Question.LOCKED, Answer.NO)], "no lock was seen to hold"),
+        ([finding(Question.LOCKED, Answer.UNKNOWN)], "its lock was not tried yet"),
+        ([finding(Question.READ_BACK, Answer.NO)], "it gave nothing back"),
+        ([finding(Question.READ_BACK, Answer.UNKNOWN)], ""),
+    ],
+)
+async def test_p01_doctor_status_and_what_is_erased_say_the_same_of_a_store(bench, cloud, answers, words):
+    row = await bench.sealed(1 << 20)
+    async with running(cloud.life()) as stores:
+        await bench.until(row.acquisition, "stored")
+        uplink = stores.uplinks["cloud"]
+        cloud.answers = answers
+        bench.clock.passed_s += GOOD_FOR.total_seconds()  # what an unknown answer leaves standing was never known
+        uplink.enforced.findings = ()
+        said = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
+        assert words in stores.status()[0].held
+        assert bool(stores.status()[0].held) == bool(words)
+        assert words[1:] in " ".join(said.meaning)
+        assert any("its word is asked for" in one for one in said.wrong) == bool(words)
+        (confirmer,) = stores.asking().confirmers()
+        if words:
+            with pytest.raises(StoreUnproven, match=words):
+                await confirmer.ask_again(row.acquisition)
+        else:
+            assert (await confirmer.ask_again(row.acquisition)).store == "cloud"
