@@ -61,7 +61,9 @@ class Cloud:
 
     def life(self, least_days=31, **settings):
         """A new life of the station's sending half."""
-        policy = StorePolicy([PolicyStore(store="cloud", name="cloud", min_retention=timedelta(days=least_days))])
+        policy = StorePolicy(
+            [PolicyStore(store="cloud", name="cloud", place="x", min_retention=timedelta(days=least_days))]
+        )
         probing = Probing(probe=self._probe, believe=self._believe, about=self.about)
         way = Keeping(port=self.store, probing=probing, **settings)
         return Stores([Outlet(way=way, slots=1)], self.bench.parts(policy))
@@ -307,9 +309,9 @@ async def test_the_upload_of_a_clip_that_is_read_anew_is_given_up(bench, cloud):
         ([finding()], ""),
         ([finding(answer=Answer.NO)], ""),
         ([finding(Question.LOCKED, Answer.NO)], "no lock was seen to hold"),
-        ([finding(Question.LOCKED, Answer.UNKNOWN)], "its lock was not tried yet"),
+        ([finding(), finding(Question.LOCKED, Answer.UNKNOWN)], "its lock was not tried yet"),
         ([finding(Question.READ_BACK, Answer.NO)], "it gave nothing back"),
-        ([finding(Question.READ_BACK, Answer.UNKNOWN)], ""),
+        ([finding(), finding(Question.READ_BACK, Answer.UNKNOWN)], ""),
     ],
 )
 async def test_p01_doctor_status_and_what_is_erased_say_the_same_of_a_store(bench, cloud, answers, words):
