@@ -61,6 +61,8 @@ STORE = Backoff()
 """A store, and each acquisition there: whatever is sent, read back, cleared up or shown to it."""
 DOUBTED = Backoff(first_s=60.0, cap_s=60.0, floor_s=60.0, spread=0.0)
 """A store that contradicted itself, until it does well or a person decides."""
+STOPPED = Backoff(first_s=10.0, cap_s=300.0, floor_s=5.0)
+"""A store in which something unexpected came up: each try may cost what the last one did."""
 CLIP = Backoff(first_s=2.0, cap_s=60.0, floor_s=2.0, spread=0.0)
 """One clip on one camera, and what has to be asked before it is erased."""
 DOCKING = Backoff(first_s=2.0, cap_s=60.0, floor_s=2.0)
@@ -75,6 +77,7 @@ DESCRIPTORS = Backoff(first_s=1.0, cap_s=1.0, floor_s=1.0, spread=0.0)
 WAITS: Mapping[str, Backoff] = {
     "store": STORE,
     "doubted": DOUBTED,
+    "stopped": STOPPED,
     "clip": CLIP,
     "docking": DOCKING,
     "not-ready": NOT_READY,

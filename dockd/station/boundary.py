@@ -15,7 +15,7 @@ from traceback import walk_tb
 
 import structlog
 
-from dockd.core.backoff import Backoff, Pause
+from dockd.core.backoff import STOPPED, Pause
 from dockd.core.canonical import shown
 from dockd.errors import DockdError, JournalError, StoreStopped
 from dockd.model import Clock, Entropy, StoreId
@@ -23,7 +23,6 @@ from dockd.station.waiting import pause
 
 _log = structlog.get_logger()
 
-WAITS = Backoff(first_s=10.0, cap_s=300.0, floor_s=5.0)  # between tries: each of them may cost what the last one did
 STEADY_S = 600.0  # without anything unexpected, until the alarm is over and the next wait is a short one again
 
 MAX_HOLD_S = 0.8 * STEADY_S  # for a clip in whose upload it came: while one is tried in vain, the alarm is not over
@@ -113,7 +112,7 @@ class Boundary:
         now_s = self.clock.monotonic_s()
         if not self.alarm:
             self._waits, self._out_since_s = Pause(), None
-        self._waits, self._struck_s = self._waits.after_failure(now_s, self.random, WAITS), now_s
+        self._waits, self._struck_s = self._waits.after_failure(now_s, self.random, STOPPED), now_s
         cause = _first(error)
         self._fault = (
             f"an unexpected error stopped the store ({type(cause).__name__}: {shown(str(cause))}): it is tried again "

@@ -22,8 +22,10 @@ from dockd.core.receipts import stated_witness
 from dockd.errors import (
     IllegalTransition,
     JournalError,
+    StoreBusy,
     StoreError,
     StoreForgot,
+    StoreUnreachable,
     StoreUntrusted,
     VerificationFailed,
 )
@@ -122,6 +124,8 @@ class Trust:
                 continue
             except StoreError as error:
                 _log.info("holding_not_asked_again", acquisition=name, reason=str(error))
+                if isinstance(error, StoreUnreachable | StoreBusy):
+                    return  # it is not there for the others either: a minute later is soon enough
                 continue
             self._broken.discard(name)
             self.believe(_about_holding(name))

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dockd.core import canonical, sshsig
+from dockd.core.backoff import STOPPED
 from dockd.core.confirmation import Kind
 from dockd.core.findings import Answer, Finding, Question
 from dockd.core.keyfiles import StationPublic
@@ -14,7 +15,7 @@ from dockd.core.objects import Piece
 from dockd.core.policy import MARGIN, CountOf, EraseWhen, PolicyStore, StorePolicy
 from dockd.core.transfer import Call
 from dockd.errors import JournalError, StoreForgot, StoreRefused, StoreStopped, StoreUnreachable
-from dockd.station.boundary import STEADY_S, WAITS, Boundary
+from dockd.station.boundary import STEADY_S, Boundary
 from dockd.station.outlet import Keeping, Outlet, Signing
 from dockd.station.stores import Stores
 from dockd.station.tidy import Tidier
@@ -544,7 +545,7 @@ async def test_p09_a_stopped_store_waits_longer_each_time_and_a_reload_tries_it_
             async with asyncio.timeout(20):
                 while not boundary.stopped:
                     await asyncio.sleep(0)
-        waits = [WAITS.delay_s(count, lambda count: b"\x80" * count) for count in range(1, 7)]
+        waits = [STOPPED.delay_s(count, lambda count: b"\x80" * count) for count in range(1, 7)]
         assert [one for one in bench.clock.sleeps if one in waits] == waits
 
 

@@ -92,7 +92,7 @@ async def test_p09_a_store_that_fails_is_asked_a_bounded_number_of_times_in_an_h
     store = MemoryObjects(store="cloud", clock=bench.clock, checksums=False)
     FAULTS[fault](store)
     for _ in range(3):
-        await bench.sealed(1 << 20)
+        await bench.sealed(300_000)
     await an_hour(bench, life(bench, store, Outlet(way=Keeping(port=store), slots=3, patch_bytes=1 << 20)))
     assert 3 <= len(store.calls) <= MOST_AN_HOUR
 
@@ -109,3 +109,24 @@ async def test_p09_a_witness_that_fails_is_asked_a_bounded_number_of_times_in_an
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert 1 <= [call for call, _ in bench.store.calls].count(Call.WITNESS) <= 150
+
+
+async def test_p09_of_clips_that_a_store_is_doubted_about_one_a_minute_finds_out_that_it_is_away(bench):
+    """The others would only hear the same, and wait as long for it each."""
+    rows = [await bench.sealed(300_000) for _ in range(5)]
+    uplink = bench.uplink()
+    task = asyncio.create_task(uplink.run())
+    for row in rows:
+        await bench.until(row.acquisition, "stored")
+    bench.store.fail(Call.HOLDING, *[GONE] * FOREVER)
+    bench.clock.sleeps.clear()
+    for row in rows:
+        uplink.trust.doubt_holding(row.acquisition, "it was not shown")
+    began_s = bench.clock.passed_s
+    async with asyncio.timeout(60):
+        while bench.clock.passed_s < began_s + HOUR_S:
+            await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert 10 <= [call for call, _ in bench.store.calls].count(Call.HOLDING) <= 62

@@ -14,6 +14,7 @@ HOUR_S = 3600.0
 SOURCE = Path(dockd.__file__).parent
 MOST_AN_HOUR = {  # however the draws fall
     "doubted": 60,
+    "stopped": 720,
     "clip": 65,
     "docking": 1800,
     "not-ready": 1800,
