@@ -71,6 +71,8 @@ def render(report: dict[str, Any], width: int) -> str:
     lines.append("")
     for sentence in report["meaning"]:
         lines += textwrap.wrap(sentence, width, initial_indent="  ", subsequent_indent="  ")
+    looked = report["looked"] or "what it read again is not known here: no station runs that would have asked"
+    lines += textwrap.wrap(f"Losses: {looked}", width, initial_indent="  ", subsequent_indent="  ")
     for sentence in report["wrong"]:
         lines += textwrap.wrap(f"WRONG: {sentence}", width, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)

@@ -155,6 +155,8 @@ def store_line(store: dict[str, Any]) -> str:
         parts.append(f"goes easy on it after an outage for {duration(store['spread_left_s'])}")
     if store["standing_in"]:
         parts.append("standing in for another")
+    if store["looked_note"]:
+        parts.append(store["looked_note"])
     if not store["counts"]:
         parts.append("its word does not count")
     elif store["held"] and store["held"] not in store["note"]:

@@ -46,8 +46,8 @@ def register(subparsers: Any) -> None:
     listing = actions.add_parser(
         "lost",
         help="list clips that were erased from their cameras and that the store lost afterwards",
-        description="List the clips that were erased on the store's receipt, and that it lost afterwards. The receipts "
-        "themselves stand in the custody log.",
+        description="List the clips that were erased on the store's receipt, and that it lost afterwards; and how much "
+        "of its clips the store read again, and when. The receipts themselves stand in the custody log.",
         epilog="Example: dockd store lost --json",
     )
     listing.add_argument("--json", action="store_true", help="one JSON object a line (docs/status.md)")
@@ -69,12 +69,13 @@ def show(args: argparse.Namespace) -> int:
     """List."""
     empty = True
     for clip in ask_station(args.config, "lost", store=args.store):
-        empty = False
         if args.json:
             print(json.dumps(clip, sort_keys=True))
+        elif clip["type"] == "looked":
+            none = "no clip that was erased is known to be lost; " if empty else ""
+            print(f"{clip['name']}: {none}{clip['looked_note']}", file=sys.stderr)
         else:
+            empty = False
             receipt = f"receipt {clip['receipt_seq']}"
             print("\t".join((clip["acquisition"], clip["camera"], clip["path"], receipt, clip["sealed"])))
-    if empty and not args.json:
-        print("The store has lost no clip that was erased.", file=sys.stderr)
     return 0

@@ -22,6 +22,7 @@ MANIFEST = "manifest.v1@dockd"
 RECEIPT = "receipt.v1@dockd"
 HOLDING = "holding.v1@dockd"
 SESSION = "session.v1@dockd"
+LOSSES = "losses.v1@dockd"
 POLICY = "policy.v1@dockd"
 EXTENSION = "extension.v1@dockd"
 

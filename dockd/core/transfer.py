@@ -28,6 +28,7 @@ class Call(StrEnum):
     TWINS = "twins"  # what other stations brought of the same clip
     SHARE = "share"  # let another's object stand for it
     WITNESS = "witness"
+    LOSSES = "losses"  # what it found lost when it looked again
     FINISH = "finish"  # make the objects whole, at a store that does not sign
     LOOK = "look"  # ask for an object's description
     READ = "read"  # GET of an object's bytes
@@ -138,6 +139,12 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.WITNESS, 404): R.UNUSABLE,
     (Call.WITNESS, 413): R.UNUSABLE,
     (Call.WITNESS, 422): R.CONTRADICTION,  # the store says that the log forked
+    (Call.LOSSES, 400): R.UNUSABLE,
+    (Call.LOSSES, 403): R.UNUSABLE,
+    (Call.LOSSES, 405): R.GONE,  # an older receiver, which does not look
+    (Call.LOSSES, 409): R.UNUSABLE,
+    (Call.LOSSES, 413): R.UNUSABLE,
+    (Call.LOSSES, 422): R.UNUSABLE,
     (Call.FINISH, 413): R.UNUSABLE,
     (Call.LOOK, 403): R.UNUSABLE,  # nothing is wrong with any clip: a permission is missing
     (Call.ABANDON, 403): R.UNUSABLE,

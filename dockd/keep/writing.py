@@ -82,6 +82,11 @@ class Writing(Queries):
             "INSERT INTO setting VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
         )
 
+    def drop(self, key: str) -> None:
+        """Forget a small setting, if it is there."""
+        self._check_writable()
+        self._connection.execute("DELETE FROM setting WHERE key = ?", (key,))
+
     def _check_writable(self) -> None:
         if not self._writable:
             raise RuntimeError("this transaction only reads, or is over")

@@ -30,6 +30,7 @@ from dockd.receiver.scrub import Scrub
 from dockd.receiver.sessions import Sessions
 from dockd.receiver.settings import ReceiverSettings
 from dockd.receiver.sharing import Sharing
+from dockd.receiver.telling import Telling
 from dockd.receiver.tus import Tus
 from dockd.receiver.uploads import Uploads
 from dockd.receiver.vault import Vault
@@ -204,7 +205,8 @@ def _wire(
     witness = Witness(catalogue=catalogue, layout=layout, settings=settings, clock=clock)
     entry = Entry(sessions, connections)
     tus = Tus(entry=entry, uploads=uploads, vault=vault, settings=settings, clock=clock)
-    calls = Calls(entry=entry, sessions=sessions, vault=vault, sharing=sharing, witness=witness)
+    telling = Telling(catalogue=catalogue, settings=settings, clock=clock)
+    calls = Calls(entry=entry, sessions=sessions, vault=vault, sharing=sharing, witness=witness, telling=telling)
     return Paced(build(calls, tus, clock), connections)
 
 

@@ -25,6 +25,7 @@ from dockd.receiver.exchange import answer, malformed, read_json, read_record, r
 from dockd.receiver.problems import Kind, Problem
 from dockd.receiver.sessions import Sessions
 from dockd.receiver.sharing import Sharing
+from dockd.receiver.telling import Telling
 from dockd.receiver.tus import Tus
 from dockd.receiver.uploads import disk_full
 from dockd.receiver.vault import Vault
@@ -32,6 +33,7 @@ from dockd.receiver.witness import Witness
 
 _log = structlog.get_logger()
 _OFFSET = re.compile(rb"[0-9]{1,15}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NODE = re.compile(r"[0-9a-f]{64}")
 _MAX_STATIONS = 64  # in one look-up
 _MAX_PROOF = 128  # nodes; a log of 2^53 entries needs fewer
@@ -41,12 +43,22 @@ _Handler = Callable[[Request], Awaitable[Response]]
 class Calls:
     """The JSON calls."""
 
-    def __init__(self, *, entry: Entry, sessions: Sessions, vault: Vault, sharing: Sharing, witness: Witness) -> None:
+    def __init__(
+        self,
+        *,
+        entry: Entry,
+        sessions: Sessions,
+        vault: Vault,
+        sharing: Sharing,
+        witness: Witness,
+        telling: Telling,
+    ) -> None:
         self._entry = entry
         self._sessions = sessions
         self._vault = vault
         self._sharing = sharing
         self._witness = witness
+        self._telling = telling
 
     async def health(self, request: Request) -> Response:
         """GET /health: the receiver takes requests."""
@@ -158,6 +170,15 @@ class Calls:
         cosigned = await self._witness.cosign(caller, note.encode(), old_size, nodes)
         return answer({"type": "cosigned", "v": 1, "note": cosigned.decode()})
 
+    async def losses(self, request: Request) -> Response:
+        """POST /losses: what was looked at again of the station's acquisitions, and what of that is lost."""
+        caller = await self._entry.caller(request)
+        fields = await read_json(request, "losses-request")
+        nonce, after = _taken(lambda: (fields.hex("nonce", NONCE_BYTES), fields.text("after")), fields)
+        if after and not _UUID.fullmatch(after):
+            raise Problem(Kind.MALFORMED, "'after' has to be empty, or the id of an acquisition")
+        return answer(sshsig.signed_to_json(await self._telling.losses(caller.station, nonce, after)))
+
 
 def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
     """The application."""
@@ -172,6 +193,7 @@ def build(calls: Calls, tus: Tus, clock: Clock) -> ASGIApp:
         Route("/acquisitions/{acquisition}/share", calls.share, methods=["POST"]),
         Route("/acquisitions/{acquisition}/ranges", calls.ranges, methods=["POST"]),
         Route("/acquisitions/{acquisition}/holding", calls.holding, methods=["POST"]),
+        Route("/losses", calls.losses, methods=["POST"]),
         Route("/checkpoints", calls.checkpoints, methods=["GET", "POST"]),
         Route("/uploads", tus.collection, methods=every),
         Route("/uploads/", tus.collection, methods=every),

@@ -82,8 +82,11 @@ def report(store: PolicyStore, findings: Findings, known: Findings, unsuited: st
     return Report(store=store, findings=findings, meaning=meaning, wrong=tuple(dict.fromkeys(wrong)), out_of_reach=out)
 
 
-def to_json(one: Report) -> dict[str, Any]:
-    """The stable JSON form, as `dockd doctor --json` prints it (docs/status.md)."""
+def to_json(one: Report, *, looked: str = "") -> dict[str, Any]:
+    """The stable JSON form, as `dockd doctor --json` prints it (docs/status.md).
+
+    `looked`: what is known of how much the store read again; empty where no station runs that would know.
+    """
     return {
         "type": "trial",
         "v": 1,
@@ -94,6 +97,7 @@ def to_json(one: Report) -> dict[str, Any]:
         "findings": to_records(one.findings),
         "meaning": list(one.meaning),
         "wrong": list(one.wrong),
+        "looked": looked or None,
         "out_of_reach": one.out_of_reach,
     }
 

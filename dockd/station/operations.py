@@ -17,7 +17,7 @@ from dockd.model import Acquisition, AcquisitionId, Named
 from dockd.stages.condition import left_unclean
 from dockd.station import confinement, doctor, trust
 from dockd.station.limits import cap_to_json, change_cap
-from dockd.station.snapshot import to_json
+from dockd.station.snapshot import StoreStatus, to_json
 from dockd.station.status import Sources, take_snapshot, why_held, why_kept
 
 _log = structlog.get_logger()
@@ -155,9 +155,11 @@ class Operations:
         return await self._sources.journal.read(_enrolled)
 
     async def _lost(self, name: str | None) -> list[dict[str, Any]]:
-        store = self._sources.stores.named(name).store
-        found = await self._sources.journal.read(lambda tx: trust.lost(tx, store))
-        return [clip_to_json(row, "") | {"receipt_seq": receipt_seq} for row, receipt_seq in found]
+        """What is lost; and last, for nothing says "none" that has not looked, how much the store looked at."""
+        uplink = self._sources.stores.named(name)
+        found = await self._sources.journal.read(lambda tx: trust.lost(tx, uplink.store))
+        clips = [clip_to_json(row, "") | {"receipt_seq": receipt_seq} for row, receipt_seq in found]
+        return [*clips, looked_to_json(uplink.status())]
 
     async def _examined(self, arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Try each store, or the one that is named, and say what came of it."""
@@ -169,7 +171,7 @@ class Operations:
                 examined = await doctor.examine(uplink.outlet, uplink.enforced, stores.policy)
             if not examined.out_of_reach:
                 uplink.nudge()  # somebody mended it, perhaps
-            yield doctor.to_json(examined)
+            yield doctor.to_json(examined, looked=uplink.status().looked_note)
 
     async def _enrol(self, operation: str, kind: str, name: str, reason: str, operator: str) -> dict[str, Any]:
         """Let a camera, or all of a profile, be docked, or no longer. Refused devices are then looked at again."""
@@ -192,6 +194,19 @@ class Operations:
         _log.info("operator_decided", acquisition=row.acquisition, operator=operator, decision=what)
         self._on_decision(row)
         return {"type": "decision", "v": 1, "acquisition": row.acquisition, "decision": what, "operator": operator}
+
+
+def looked_to_json(store: StoreStatus) -> dict[str, Any]:
+    """How much a store read again, as it last said itself (docs/status.md)."""
+    return {
+        "type": "looked",
+        "v": 1,
+        "name": store.name,
+        "store": store.store,
+        "looked_at": store.looked_at and format_time(store.looked_at),
+        "looked": store.looked and store.looked.record(),
+        "looked_note": store.looked_note,
+    }
 
 
 def clip_to_json(row: Acquisition, why: str) -> dict[str, Any]:

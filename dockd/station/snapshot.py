@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from dockd.core.canonical import encode_path, format_time
+from dockd.core.losses import Looking
 from dockd.model import AcquisitionId, BayNumber, DockingId, StationId
 
 
@@ -51,6 +52,9 @@ class StoreStatus:
     given_up: int = 0  # those that it will not get: refused for good, or their sealed file is gone
     standing_in: bool = False  # a fallback whose primary is out of reach
     at_once: int = 0  # uploads that it is given at once: fewer than configured where it pushed back or was away
+    looked_at: datetime | None = None  # when the store last said how much it read again; None: it never did
+    looked: Looking | None = None  # of the clips that it signed for; None: it does not look, or does not say so
+    looked_note: str = ""  # the same in a sentence
     spread_left_s: int = 0  # after an outage, for how long uploads that are not flagged wait, or go one by one
 
     held: str = ""  # why nothing is erased on its word now, by what its trials found; empty where it can be

@@ -23,6 +23,7 @@ from dockd.station.confinement import in_words
 from dockd.station.docking import Docking
 from dockd.station.snapshot import BayStatus, HeldClip, Snapshot, StoreStatus
 from dockd.station.stores import Stores
+from dockd.station.told import alarm
 from dockd.station.trust import alarm_about_lost
 
 _HELD_LIMIT = 100
@@ -118,6 +119,9 @@ async def _stores(sources: Sources) -> tuple[StoreStatus, ...]:
             {one.name: alarm_about_lost(tx, StoreId(one.store)) for one in found},
         )
     )
+    for one in found:
+        sentence = alarm(one.looked)
+        sources.alarms.set(f"told/{one.name}", f"{one.name}: {sentence}" if sentence and len(found) > 1 else sentence)
     for name, sentence in lost.items():
         sources.alarms.set(f"lost/{name}", f"{name}: {sentence}" if sentence and len(found) > 1 else sentence)
     return stores

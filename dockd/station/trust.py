@@ -17,6 +17,7 @@ import structlog
 
 from dockd.core.backoff import DOUBTED
 from dockd.core.lifecycle import AcquisitionState, DeliveryEvent, DeliveryState, DockingState
+from dockd.core.losses import ToldLoss
 from dockd.core.policy import StorePolicy
 from dockd.core.receipts import stated_witness
 from dockd.errors import (
@@ -184,6 +185,20 @@ class Trust:
         delivery = await self.journal.read(lambda tx: tx.delivery(name, self.of))
         return delivery is not None and delivery.state is DeliveryState.CONFIRMED
 
+    def retract_told(self, tx: Tx, told: ToldLoss) -> Acquisition | None:
+        """The store itself says that it lost this one: send it again, if that can be. Returns the row where it changed.
+
+        Nobody has to accept that: it contradicts nothing. Raises IllegalTransition while the clip is being erased.
+        """
+        delivery = tx.delivery(told.acquisition, self.of)
+        if delivery is None or delivery.state is not DeliveryState.CONFIRMED:
+            return None
+        before, signed = self._row(tx, told.acquisition), tx.receipt(told.acquisition, self.of)
+        details: dict[str, Any] = {"reason": f"the store says that it lost it: {told.what}"}
+        if signed is not None and before.state == AcquisitionState.ERASED:
+            details |= {"receipt_seq": stated_witness(signed.payload).receipt_seq, **_evidence(signed)}
+        return self._retract(tx, before, details, accepted=False)
+
     def _push_again(self, tx: Tx, name: AcquisitionId, why: str) -> Acquisition:
         """A clip whose receipt, if there is one, stands."""
         row, signed = self._row(tx, name), tx.receipt(name, self.of)
@@ -195,8 +210,12 @@ class Trust:
             details |= {"receipt_seq": stated_witness(signed.payload).receipt_seq, **_evidence(signed)}
         return self._retract(tx, row, details)
 
-    def _retract(self, tx: Tx, before: Acquisition, details: dict[str, Any]) -> Acquisition:
-        """The store does not hold it any more: push it again, if that can be; else it is one copy less, or lost."""
+    def _retract(self, tx: Tx, before: Acquisition, details: dict[str, Any], *, accepted: bool = True) -> Acquisition:
+        """The store does not hold it any more: push it again, if that can be; else it is one copy less, or lost.
+
+        `accepted`: as part of a roll-back that an operator accepted, and that is counted.
+        """
+        count = self._count if accepted else _uncounted
         name, delivery = before.acquisition, tx.delivery(before.acquisition, self.of)
         erased = before.state == AcquisitionState.ERASED
         if delivery is None or delivery.state is not DeliveryState.CONFIRMED:
@@ -217,13 +236,13 @@ class Trust:
         )
         left = {one.store for one in tx.deliveries(name) if one.state is DeliveryState.CONFIRMED}
         if not erased:
-            self._count(tx, _PUSHED_AGAIN)
+            count(tx, _PUSHED_AGAIN)
         elif self.policy.satisfied(left):
-            self._count(tx, _OTHER)  # the others still have it
+            count(tx, _OTHER)  # the others still have it
         else:
             tx.record_about(before, "acquisition.lost", {"store": self.of} | details)
-            tx.put(_lost(self.of) + name, str(details.get("receipt_seq", 0)))
-            self._count(tx, _LOST)
+            _put_lost(tx, self.of, name, details.get("receipt_seq", 0))
+            count(tx, _LOST)
         return row
 
     def _row(self, tx: Tx, name: AcquisitionId) -> Acquisition:
@@ -275,7 +294,7 @@ def _names(tx: Tx, store: StoreId) -> list[AcquisitionId]:
 def alarm_about_lost(tx: Tx, store: StoreId) -> str:
     """A sentence where clips were lost that no operator has accepted yet."""
     names = _names(tx, store)
-    if len(names) <= int(tx.get(_known(store)) or 0):
+    if not _unknown(tx, store):
         return ""
     return (
         f"clips that were erased from their cameras, and that the store lost afterwards: {len(names)}, among them "
@@ -286,11 +305,46 @@ def alarm_about_lost(tx: Tx, store: StoreId) -> str:
 def accept_loss(tx: Tx, store: StoreId, *, operator: str, reason: str) -> int:
     """An operator's word that he knows what was lost; returns how many clips. Raises LookupError where none is new."""
     count = len(_names(tx, store))
-    if count <= int(tx.get(_known(store)) or 0):
+    if not _unknown(tx, store):
         raise LookupError("the store has lost no clip that was erased, beyond those that were accepted before")
     tx.record("store.loss_accepted", details={"store": store, "operator": operator, "reason": reason, "clips": count})
-    tx.put(_known(store), str(count))
+    _mark_known(tx, store, _names(tx, store))
     return count
+
+
+def forget_lost(tx: Tx, store: StoreId, name: AcquisitionId) -> None:
+    """The store has it again. What was accepted of others stays so, and a new loss of this one is an alarm again."""
+    _count_no_more(tx, store)
+    tx.drop(_lost(store) + name)
+    tx.drop(_known(store, name))
+
+
+def _put_lost(tx: Tx, store: StoreId, name: AcquisitionId, receipt_seq: int) -> None:
+    _count_no_more(tx, store)
+    tx.put(_lost(store) + name, str(receipt_seq))
+
+
+def _unknown(tx: Tx, store: StoreId) -> list[AcquisitionId]:
+    """The lost clips that no operator has accepted. What an older version kept is how many were accepted, not which."""
+    names = _names(tx, store)
+    if len(names) <= int(tx.get(_known(store)) or 0):
+        return []
+    return [name for name in names if not tx.get(_known(store, name))]
+
+
+def _count_no_more(tx: Tx, store: StoreId) -> None:
+    """Before the number of lost clips changes: of an older version's count it would not be known whom it is of."""
+    _mark_known(tx, store, [] if _unknown(tx, store) else _names(tx, store))
+
+
+def _mark_known(tx: Tx, store: StoreId, names: list[AcquisitionId]) -> None:
+    for name in names:
+        tx.put(_known(store, name), "accepted")
+    tx.drop(_known(store))
+
+
+def _uncounted(tx: Tx, kind: str) -> None:
+    """What nobody had to accept is not part of a roll-back."""
 
 
 def _record(tx: Tx, event: str, row: Acquisition, details: dict[str, Any]) -> None:
@@ -321,5 +375,5 @@ def _lost(store: StoreId) -> str:
     return f"lost/{store}/"
 
 
-def _known(store: StoreId) -> str:
-    return f"lost_known/{store}"
+def _known(store: StoreId, name: AcquisitionId | None = None) -> str:
+    return f"lost_known/{store}" + (f"/{name}" if name else "")

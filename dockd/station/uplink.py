@@ -47,6 +47,7 @@ from dockd.station.enforced import Enforced
 from dockd.station.leftovers import Leftovers
 from dockd.station.outlet import Outlet, Parts
 from dockd.station.snapshot import StoreStatus
+from dockd.station.told import Known, Told, sentence
 from dockd.station.trust import Trust
 from dockd.station.turns import Turns
 from dockd.station.waiting import pause
@@ -126,6 +127,17 @@ class Uplink:
             waits=self._row(),
             on_answer=self._answered,
             on_failure=self._store_failed,
+            told=Told(
+                journal=parts.journal,
+                store=outlet.signing,
+                station=parts.station,
+                trust=self.trust,
+                clock=parts.clock,
+                random=parts.random,
+                waits=self._row(),
+                on_changed=parts.on_changed,
+                on_lost=self.nudge,
+            ),
         )
         self._leftovers = outlet.keeping and Leftovers.of(outlet.keeping.port, parts, self._row())
         self._waiting = (0, 0)
@@ -252,6 +264,9 @@ class Uplink:
             waiting_bytes=waiting_bytes,
             standing_in=standing_in,
             at_once=self._manners.limit,
+            looked_at=self.told.at if self.told else None,
+            looked=self.told.looking if self.told else None,
+            looked_note=sentence(self.told, signs=bool(self._witnessing)),
             spread_left_s=math.ceil(self._manners.spread_left_s(self._clock.monotonic_s())),
             held="; ".join(self._verdict.held),
         )
@@ -273,6 +288,11 @@ class Uplink:
     def witnessed(self) -> int:
         """Custody entries under the newest checkpoint that the store cosigned."""
         return self._witnessing.size if self._witnessing else 0
+
+    @property
+    def told(self) -> Known | None:
+        """What the store last said of how much it looked at again; None where it never did."""
+        return self._witnessing.told.known if self._witnessing else None
 
     @property
     def alarms(self) -> tuple[str, ...]:

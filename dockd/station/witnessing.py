@@ -13,6 +13,7 @@ from dockd.errors import DockdError, JournalError, StoreError, StoreUntrusted
 from dockd.keep.journal import Journal
 from dockd.model import Clock
 from dockd.stages.witness import show_checkpoint, unaccepted, witnessed_size
+from dockd.station.told import Told
 from dockd.station.trust import CHECKPOINT, Trust
 from dockd.station.waiting import pause
 from dockd.stores.port import SigningStore
@@ -37,6 +38,7 @@ class Witnessing:
     waits: Row
     on_answer: Callable[[], None]
     on_failure: Callable[[StoreError], None]
+    told: Told  # asked together with it
     first_after_s: float = 0.0  # how long to wait before the first time, unless somebody asks
     size: int = 0  # entries under the newest checkpoint that it cosigned
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,6 +48,7 @@ class Witnessing:
         why = await unaccepted(self.journal, self.store.store)
         if why:
             self.trust.doubt(CHECKPOINT, why)
+        await self.told.begin()
 
     async def run(self) -> None:
         """Show the checkpoint; one that failed is shown again after a wait. Until cancelled. Raises JournalError."""
@@ -54,6 +57,8 @@ class Witnessing:
             await pause(self.clock, self.first_after_s, self._wanted)
         while True:
             delay_s = await self._show()
+            if not self.waits.failures:  # else it does not answer
+                delay_s = min(delay_s, await self.told.ask())
             await pause(self.clock, delay_s, self._wanted)
             self._wanted.clear()
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 from dockd.core import canonical, checkpoint, merkle, sshsig
 from dockd.core.challenge import Range, range_digest
 from dockd.core.keyfiles import StationPublic
+from dockd.core.losses import PAGE, Looking, ToldLoss, build_losses
 from dockd.core.manifest import Manifest, decode
 from dockd.core.retention import Terms
 from dockd.core.transfer import Call
@@ -97,6 +98,9 @@ class MemoryStore:
         self._losing: dict[Call, int] = dict.fromkeys(Call, 0)
         self._cuts: deque[int] = deque()
         self._corrupting = 0
+        self.looks = True  # an older one knows of no such question
+        self.lost: dict[AcquisitionId, str] = {}
+        self.page = PAGE
 
     @property
     def retention(self) -> timedelta:
@@ -314,6 +318,47 @@ class MemoryStore:
         signed = self._sign_holding(kept, nonce)
         self._end(Call.HOLDING)
         return signed
+
+    async def losses(self, nonce: bytes, after: str) -> SignedBytes:
+        """As the port says. What it found lost is what `found_lost` said, until it is whole again."""
+        self._begin(Call.LOSSES, after)
+        if not self.looks:
+            raise UploadLost("there is no such address")
+        now = self._clock.now()
+        self.lost = {name: what for name, what in self.lost.items() if not self._is_well(name)}
+        signed_for = [one for one in self.kept.values() if one.receipt is not None]
+        looking = Looking(
+            objects=len(signed_for),
+            looked=len(signed_for),
+            oldest=now if signed_for else None,
+            never=0,
+            late=0,
+            unread=0,
+            losses=len(self.lost),
+            every_s=86400,
+        )
+        beyond = sorted(name for name in self.lost if name > after)
+        payload = build_losses(
+            store=self._store,
+            station=self._station.station,
+            nonce=nonce,
+            at=now,
+            after=after,
+            looking=looking,
+            losses=[ToldLoss(acquisition=one, what=self.lost[one], found_at=now) for one in beyond[: self.page]],
+            more=len(beyond) > self.page,
+        )
+        self._end(Call.LOSSES)
+        return SignedBytes(payload=payload, signature=sshsig.sign(self._key, sshsig.LOSSES, payload))
+
+    def found_lost(self, acquisition: AcquisitionId, what: str = "changed") -> None:
+        """It looked, and the object is not what was signed for: from now on it is not."""
+        self.kept[acquisition].held.content[-1] ^= 1
+        self.lost[acquisition] = what
+
+    def _is_well(self, acquisition: AcquisitionId) -> bool:
+        kept = self.kept.get(acquisition)
+        return kept is not None and not kept.reopened and kept.held.whole
 
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
         """As the port says."""

@@ -123,6 +123,13 @@ class SigningStore(EvidenceStore, Protocol):
         Raises UploadLost or StoreIncomplete where it does not hold it, ObjectLost where it knows of its receipt.
         """
 
+    async def losses(self, nonce: bytes, after: str) -> SignedBytes:
+        """The store's signed statement, unverified, of what it looked at again, and what of that is lost now.
+
+        A page of at most `core.losses.PAGE` of this station's acquisitions, beyond the one named `after` ("": from the
+        first). `nonce` is 32 fresh bytes. Changes nothing. Raises UploadLost where the store takes no such question.
+        """
+
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
         """Show a custody checkpoint with a consistency proof from `old_size`; the store cosigns it.
 

@@ -185,6 +185,11 @@ class ReceiverStore:
         asked = {"type": "holding-request", "v": 1, "nonce": nonce.hex()}
         return _signed(await self._post(Call.HOLDING, f"/acquisitions/{acquisition}/holding", asked, "signed"))
 
+    async def losses(self, nonce: bytes, after: str) -> SignedBytes:
+        """As the port says."""
+        asked = {"type": "losses-request", "v": 1, "nonce": nonce.hex(), "after": after}
+        return _signed(await self._post(Call.LOSSES, "/losses", asked, "signed"))
+
     async def witness(self, note: bytes, old_size: int, proof: tuple[bytes, ...]) -> Witnessed:
         """As the port says. Raises OffsetConflict where `old_size` is not the newest the store has."""
         asked = {

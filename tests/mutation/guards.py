@@ -24,6 +24,8 @@ QUERIES, ERASING = "dockd/keep/queries.py", "dockd/station/erasing.py"
 BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/station/test_families.py",)
 TWINS, BY_TWINS = "dockd/core/twins.py", ("tests/unit/core/test_twins.py",)
 BY_SHARING, BY_LOOKUPS = ("tests/fault/test_sharing.py",), ("tests/contract/receiver/test_sharing.py",)
+LOSSES, BY_LOSSES = "dockd/core/losses.py", ("tests/fault/test_losses.py",)
+SCRUB, BY_SCRUB = "dockd/receiver/scrub.py", ("tests/contract/receiver/test_scrub.py",)
 CHALLENGES, BY_CHALLENGES = "dockd/receiver/challenges.py", ("tests/unit/receiver/test_challenges.py",)
 PLACES, BY_PLACES = "dockd/receiver/connections.py", ("tests/unit/receiver/test_connections.py",)
 PATIENCE, BY_PATIENCE = "dockd/receiver/protocol.py", ("tests/unit/receiver/test_protocol.py",)
@@ -833,6 +835,55 @@ GUARDS = (
         text=" or challenge in self._used:",
         instead=":",
         tests=BY_CHALLENGES,
+    ),
+    Mutation(
+        name="signature of what a store tells of its losses",
+        file=LOSSES,
+        text="    verify(store_key, LOSSES, signed.payload, signed.signature)\n",
+        instead="",
+        tests=BY_LOSSES,
+    ),
+    Mutation(
+        name="nonce of what a store tells of its losses",
+        file=LOSSES,
+        text='    if fields.hex("nonce", _NONCE_BYTES) != nonce:',
+        instead='    if fields.hex("nonce", _NONCE_BYTES) is None:',
+        tests=BY_LOSSES,
+    ),
+    Mutation(
+        name="a list of losses that comes to an end",
+        file=LOSSES,
+        text="    if len(losses) > PAGE or names != sorted(set(names)) or (more and not losses):",
+        instead="    if False:",
+        tests=BY_LOSSES,
+    ),
+    Mutation(
+        name="a told loss under a warrant",
+        file="dockd/station/told.py",
+        text="                self.trust.doubt_holding(",
+        instead="                str(",
+        tests=BY_LOSSES,
+    ),
+    Mutation(
+        name="digest of what is read again",
+        file=SCRUB,
+        text="        if reading.digest != _signed_for(due):",
+        instead="        if False:",
+        tests=BY_SCRUB,
+    ),
+    Mutation(
+        name="a loss that was seen twice",
+        file=SCRUB,
+        text="        elif proof is not None and due.proof is proof:",
+        instead="        elif proof is not None:",
+        tests=BY_SCRUB,
+    ),
+    Mutation(
+        name="holding of what was found changed",
+        file="dockd/receiver/vault.py",
+        text="        if await self._is_lost(held):\n            raise _lost(",
+        instead="        if False:\n            raise _lost(",
+        tests=BY_SCRUB,
     ),
     Mutation(
         name="a challenge that ends",

@@ -12,7 +12,8 @@ from datetime import timedelta
 import pytest
 
 from dockd.cli.main import main
-from dockd.core import sshsig
+from dockd.core import canonical, sshsig
+from dockd.core.losses import verify_losses
 from dockd.core.receipts import verify_receipt
 from dockd.receiver import scrub_rows
 from dockd.receiver.catalogue import Catalogue
@@ -319,3 +320,46 @@ def test_the_thread_that_reads_makes_itself_the_least_of_all():
         refused, nice = pool.submit(idle).result()
     assert (refused, nice) == ("", 19)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before, "the others are not slowed down"
+
+
+async def told(receiver, station, after="", nonce=bytes(32)):
+    body = canonical.encode({"type": "losses-request", "v": 1, "nonce": nonce.hex(), "after": after})
+    answer = await station.http.post("/losses", content=body)
+    assert answer.status_code == 200, answer.text
+    return verify_losses(
+        sshsig.signed_from_json(answer.json()),
+        store_key=receiver.key.public,
+        store=receiver.settings.store,
+        station=station.id,
+        nonce=nonce,
+        after=after,
+    )
+
+
+async def test_p11_a_station_is_told_what_of_its_clips_is_lost_and_how_much_was_looked_at(receiver, station, problem):
+    other = await receiver.station()
+    clips = [station.clip() for _ in range(3)]
+    for clip in clips:
+        await station.stored(clip)
+    await other.stored(other.clip())
+    said = await told(receiver, station)
+    assert (said.looking.objects, said.looking.looked, said.looking.never, said.losses) == (3, 0, 3, ())
+    for clip in clips[:2]:
+        clip_of(receiver, clip).unlink()
+    receiver.clock.ahead += timedelta(hours=7)
+    async with scrubbing(receiver, station, other) as scrub:
+        await looked(scrub)
+    await station.stored(station.clip())
+    said = await told(receiver, station)
+    assert (said.looking.objects, said.looking.looked, said.looking.never, said.looking.losses) == (4, 3, 1, 2)
+    assert [one.acquisition for one in said.losses] == sorted(clip.acquisition for clip in clips[:2])
+    assert {one.what for one in said.losses} == {"missing"}
+    assert said.looking.oldest < said.at
+    beyond = await told(receiver, station, after=said.losses[0].acquisition)
+    assert (beyond.losses, beyond.more) == (said.losses[1:], False)
+    theirs = await told(receiver, other)
+    assert (theirs.looking.objects, theirs.looking.looked, theirs.losses) == (1, 1, ())
+    body = canonical.encode({"type": "losses-request", "v": 1, "nonce": bytes(32).hex(), "after": "x"})
+    problem(await station.http.post("/losses", content=body), Kind.MALFORMED)
+    del station.http.headers["Authorization"]
+    problem(await station.http.post("/losses", content=body), Kind.NO_TOKEN)

@@ -209,7 +209,8 @@ async def test_p01_a_roll_back_that_an_operator_accepts_ends_with_all_clips_stor
     assert station.opened() == sorted([clip(2), clip(3)])
     assert not list(second.glob("*.mp4"))
     assert not list(third.glob("*.mp4"))
-    (lost,) = [one async for one in operations.answer("lost", {}, "pat")]
+    lost, looked = [one async for one in operations.answer("lost", {}, "pat")]
+    assert looked["type"] == "looked"
     assert (lost["path"], lost["state"], lost["receipt_seq"]) == ("A.mp4", "erased", 1)
     await station.until(lambda now: any(lost["acquisition"] in alarm for alarm in now.alarms), "the alarm about it")
     _ = [one async for one in operations.answer("accept_loss", {"reason": "reported"}, "pat")]
