@@ -288,7 +288,7 @@ class MemoryStore:
         if kept.reopened or not kept.held.whole:
             raise ObjectLost("the object is not what was signed for")
         if after > len(kept.extensions):
-            raise StoreRefused("so many extensions were never given", status=400)
+            raise UploadLost("so many extensions were never given")
         if after == len(kept.extensions):
             kept.extensions.append(self._words.extension(kept.decoded, promised=[kept.receipt, *kept.extensions]))
         self._end(Call.EXTENSION)

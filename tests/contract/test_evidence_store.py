@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 import secrets
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from contract.evidence import STATION, STORE, Clip, Keys, MachineClock, blocks, receiving
 
-from dockd.core import canonical, checkpoint, merkle, receipts
+from dockd.core import canonical, checkpoint, extensions, merkle, receipts, retention
 from dockd.core.challenge import MAX_RANGES, MAX_TOTAL_BYTES, Range, choose_ranges, range_digest
 from dockd.errors import (
+    NotExtended,
     ObjectLost,
     OffsetConflict,
     StoreBusy,
@@ -25,6 +27,7 @@ from dockd.errors import (
     UploadLost,
     VerificationFailed,
 )
+from dockd.model import Category
 from dockd.stores.memory import MemoryStore
 
 
@@ -393,6 +396,76 @@ async def test_a_checkpoint_from_an_old_size_is_a_conflict(store, keys):
         await store.witness(log.note(8), 0, ())
     with pytest.raises(OffsetConflict):
         await store.witness(log.note(8), 6, log.proof(6, 8))
+
+
+# --- how long it is kept
+
+
+@pytest.fixture(params=["memory", "receiver"])
+async def ruled(request, keys, tmp_path):
+    """A store that has a policy."""
+    if request.param == "memory":
+        yield MemoryStore(
+            store=STORE,
+            key=keys.store,
+            station=keys.station_public,
+            clock=MachineClock(),
+            categories=retention.usual_terms(),
+        )
+        return
+    async with receiving(keys, tmp_path) as receiver:
+        made = receiver.connect()
+        yield made
+        await made.aclose()
+
+
+async def test_a_store_with_a_policy_states_it_and_says_its_rule_in_what_it_signs(ruled, keys):
+    signed = await ruled.policy()
+    assert await ruled.policy(anew=True) == signed
+    policy = retention.verify_policy(signed, store_key=keys.store.public, store=STORE)
+    assert (policy.policy_seq, policy.categories) == (1, retention.usual_terms())
+    clip = Clip(keys)
+    await put(ruled, clip)
+    receipt = _verify(keys, clip, await ruled.receipt(clip.acquisition, clip.manifest))
+    receipts.check_rule(receipt, policy)
+    assert (receipt.rule.category, receipt.rule.policy) == ("none", policy.payload_digest)
+    nonce = secrets.token_bytes(32)
+    holding = receipts.verify_holding(
+        await ruled.holding(clip.acquisition, nonce),
+        store_key=keys.store.public,
+        store=STORE,
+        station=STATION,
+        manifest=clip.manifest.payload,
+        nonce=nonce,
+    )
+    assert (holding.rule, holding.kept_until) == (receipt.rule, receipt.kept_until)
+
+
+async def test_no_more_is_promised_than_the_policy_says(ruled, keys):
+    clip = Clip(keys)
+    await put(ruled, clip)
+    with pytest.raises((StoreIncomplete, UploadLost)):
+        await ruled.extension(clip.acquisition, canonical.digest(b"no receipt"), 0)
+    receipt = await ruled.receipt(clip.acquisition, clip.manifest)
+    with pytest.raises(NotExtended) as caught:
+        await ruled.extension(clip.acquisition, canonical.digest(receipt.payload), 0)
+    assert not caught.value.over
+
+
+async def test_p01_what_a_person_ends_is_extended_from_now_and_each_extension_stays_as_it_is(ruled, keys):
+    clip = Clip(keys, category=Category.EVIDENCE, recorded_at=datetime.now(UTC).replace(microsecond=0) - timedelta(20))
+    url = await put(ruled, clip)
+    signed = await ruled.receipt(clip.acquisition, clip.manifest)
+    receipt, digest = _verify(keys, clip, signed), canonical.digest(signed.payload)
+    while datetime.now(UTC) - receipt.at < timedelta(milliseconds=2):  # the floor moves by milliseconds
+        await ruled.offset(url)
+    first = await ruled.extension(clip.acquisition, digest, 0)
+    assert await ruled.extension(clip.acquisition, digest, 0) == first
+    about = {"store_key": keys.store.public, "receipt": receipt, "manifest": clip.manifest.payload}
+    one = extensions.verify_extension(first, previous=None, **about)
+    assert (one.n, one.delete_by, one.kept_until > receipt.kept_until) == (1, None, True)
+    with pytest.raises((StoreIncomplete, UploadLost)):
+        await ruled.extension(clip.acquisition, digest, 7)
 
 
 async def test_closing_twice_is_no_error(store):

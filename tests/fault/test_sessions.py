@@ -12,7 +12,7 @@ import structlog
 
 from dockd.core import canonical, sshsig
 from dockd.core.keyfiles import StorePublic
-from dockd.errors import ConfigError, OffsetConflict, StoreUnreachable, StoreUntrusted
+from dockd.errors import ConfigError, NotExtended, OffsetConflict, StoreIncomplete, StoreUnreachable, StoreUntrusted
 from dockd.model import SignedBytes
 from dockd.stores.receiver_store import ReceiverStore
 
@@ -32,6 +32,9 @@ class ScriptedReceiver:
         self.asked = []
         self.statements = []
         self.unknown = False
+        self.offers = None  # None: a receiver from before there was anything to choose
+        self.gives = {}  # with a session of version 2
+        self.refusal = None  # of an extension
 
     @property
     def token(self):
@@ -51,23 +54,31 @@ class ScriptedReceiver:
         if method == "PATCH":
             offset = int(headers["upload-offset"]) + len(body)
             return 204, {"Upload-Offset": str(offset), "Tus-Resumable": "1.0.0"}, b""
-        return 200, {}, encoded("checkpoint-size", size=3)
+        return self._extension() if path.endswith("/extension") else (200, {}, encoded("checkpoint-size", size=3))
+
+    def _extension(self):
+        said = {"type": f"urn:dockd:problem:{self.refusal}", "detail": "as it is"}
+        return 409, {}, json.dumps(said).encode()
 
     def _session(self, record):
         if self.unknown:
             return 403, {}, problem("enrol this station first")
         if record["type"] == "session-request":
+            if "accepts" in record and self.offers is None:
+                return 400, {}, problem("unknown accepts")
             challenge = base64.b64encode(self.challenge).decode()
-            return 200, {}, encoded("challenge", store=self.store, challenge=challenge, expires="x")
+            offers = {"v": 2, "offers": self.offers} if "accepts" in record else {}
+            return 200, {}, encoded("challenge", store=self.store, challenge=challenge, expires="x", **offers)
         signed = sshsig.signed_from_json(record)
         sshsig.verify(KEY.public, sshsig.SESSION, signed.payload, signed.signature)
-        self.statements.append(canonical.decode(signed.payload, type_="session"))
+        self.statements.append(canonical.decode(signed.payload, type_="session", newest=2))
         self.sessions += 1
-        return 201, {}, encoded("session-token", token=self.token, expires="x")
+        chosen = {"v": 2} | self.gives if self.statements[-1]["v"] == 2 else {}
+        return 201, {}, encoded("session-token", token=self.token, expires="x", **chosen)
 
 
 def encoded(type_, **fields):
-    return canonical.encode({"type": type_, "v": 1, **fields})
+    return canonical.encode({"type": type_, "v": 1} | fields)
 
 
 def problem(detail):
@@ -177,6 +188,64 @@ async def test_p09_a_station_that_is_not_enrolled_waits_and_condemns_no_clip(sto
         await store.register(str(uuid.UUID(int=9)), MANIFEST, 1)
     scripted.unknown = False
     assert await store.register(str(uuid.UUID(int=9)), MANIFEST, 1) == "/uploads/a"
+
+
+# --- versions
+
+ALL = {"receipt": [1, 2, 3], "holding": [1, 2, 3], "policy": [1], "extension": [1]}
+RECEIPT = canonical.digest(b"receipt")
+
+
+async def test_a_receiver_of_before_gets_the_statement_of_before(store, scripted):
+    assert await store.policy() is None
+    assert scripted.asked == [("POST", "/evidence/session")] * 3  # asked, refused, asked as before
+    (statement,) = scripted.statements
+    assert statement["v"] == 1
+    assert "accepts" not in statement
+    with pytest.raises(NotExtended) as caught:
+        await store.extension("a", RECEIPT, 0)
+    assert not caught.value.over
+    assert len(scripted.asked) == 3
+
+
+async def test_a_receiver_that_offers_is_told_under_signature_what_is_accepted(store, scripted):
+    scripted.offers = ALL
+    scripted.gives = {"versions": {"receipt": 3, "policy": 1}, "policy": sshsig.signed_to_json(MANIFEST)}
+    assert await store.policy() == MANIFEST
+    (statement,) = scripted.statements
+    assert (statement["v"], statement["accepts"]) == (2, ALL)
+    assert await store.policy() == MANIFEST
+    assert scripted.sessions == 1
+    assert await store.policy(anew=True) == MANIFEST
+    assert scripted.sessions == 2
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        {"versions": {"receipt": 4}},
+        {"versions": {"letter": 1}},
+        {"versions": []},
+        {"versions": {"receipt": True}},
+        {"policy": "text"},
+        {"policy": {"type": "signed"}},
+    ],
+)
+async def test_a_session_by_versions_that_were_not_accepted_is_none(store, scripted, gives):
+    scripted.offers, scripted.gives = ALL, gives
+    with pytest.raises(StoreUnreachable):
+        await store.policy()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "over"),
+    [("promise-over", NotExtended, True), ("not-longer", NotExtended, False), ("incomplete", StoreIncomplete, None)],
+)
+async def test_p01_an_extension_that_is_refused_says_whether_the_promise_is_over(store, scripted, refusal, error, over):
+    scripted.offers, scripted.gives, scripted.refusal = ALL, {"versions": {"extension": 1}}, refusal
+    with pytest.raises(error, match="as it is") as caught:
+        await store.extension("a", RECEIPT, 0)
+    assert over is None or caught.value.over is over
 
 
 async def test_tokens_are_not_logged(store, scripted):

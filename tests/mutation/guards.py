@@ -16,6 +16,9 @@ BY_CONFIRMATION, BY_POLICY = ("tests/unit/core/test_confirmation.py",), ("tests/
 BY_MOMENTS = ("tests/unit/core/test_moments.py",)
 BY_ERASING = ("tests/fault/reader/test_erase.py",)
 STANDING = "dockd/core/standing.py"
+EXTENSIONS, PROMISES, RETENTION = "dockd/core/extensions.py", "dockd/core/promises.py", "dockd/core/retention.py"
+BY_EXTENSIONS, BY_PROMISES = ("tests/unit/core/test_extensions.py",), ("tests/unit/core/test_promises.py",)
+BY_RETENTION = ("tests/unit/core/test_retention.py",)
 PROOF, OBJECTS = "dockd/core/proof.py", "dockd/stages/confirm_objects.py"
 BY_PROOF, BY_LIARS = ("tests/unit/core/test_proof.py",), ("tests/fault/test_lying_keepers.py",)
 LIES = "tests/fault/test_lies.py"
@@ -1136,6 +1139,90 @@ GUARDS = (
         text="        check_not_ignored(found, self._machine.udev)\n",
         instead="",
         tests=BY_BLOCKER,
+    ),
+    Mutation(
+        name="extension signature",
+        file=EXTENSIONS,
+        text="    verify(store_key, EXTENSION, signed.payload, signed.signature)\n",
+        instead="",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="which extension it follows",
+        file=EXTENSIONS,
+        text="        if found[key] != value:\n",
+        instead="        if False:\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="the number of an extension",
+        file=EXTENSIONS,
+        text="    if number != (previous.n + 1 if previous else 1):\n",
+        instead="    if False:\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="an extension that promises less",
+        file=EXTENSIONS,
+        text="    if weaker or promise.keep_until < before.kept_until:\n",
+        instead="    if False:\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="the least of what was promised and is said now",
+        file=EXTENSIONS,
+        text="    return min(promised.kept_until, holding.kept_until)\n",
+        instead="    return promised.kept_until\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="what a receipt counts from",
+        file=RECEIPTS,
+        text="(rule.recorded_from, rule.recorded_at) != recording_start(start, receipt.at)",
+        instead="False",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="what a holding statement counts from",
+        file=RECEIPTS,
+        text="        _check_start(promise.rule, stated)\n",
+        instead="        pass\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="a receipt that promises less than its policy",
+        file=RECEIPTS,
+        text="    if receipt.kept_until < wanted:\n",
+        instead="    if False:\n",
+        tests=BY_EXTENSIONS,
+    ),
+    Mutation(
+        name="policy signature",
+        file=RETENTION,
+        text="    verify(store_key, POLICY, signed.payload, signed.signature)\n",
+        instead="",
+        tests=BY_RETENTION,
+    ),
+    Mutation(
+        name="a date in the place of a person's word",
+        file=RETENTION,
+        text="    if minimum.until is Until.ENDED and policy.until is not Until.ENDED:\n",
+        instead="    if False:\n",
+        tests=BY_RETENTION,
+    ),
+    Mutation(
+        name="a promise that is over",
+        file=PROMISES,
+        text="    if not newest.is_endless and now >= newest.kept_until - undo:\n",
+        instead="    if False:\n",
+        tests=BY_PROMISES,
+    ),
+    Mutation(
+        name="a promise that a person ends",
+        file=PROMISES,
+        text="    if newest.is_endless and not endless:\n",
+        instead="    if False:\n",
+        tests=BY_PROMISES,
     ),
 )
 
