@@ -56,7 +56,9 @@ def restrict(places: Mapping[int, int]) -> None:
     """
     handled = _HANDLED[min(version(), len(_HANDLED) - 1)]
     if not handled:
-        raise OSError(errno.ENOSYS, "the kernel has no Landlock, or it is switched off (lsm= of its command line)")
+        kept_away = ctypes.get_errno() == errno.EPERM
+        why = "the unit is an older one (`dockd install-system`)" if kept_away else "the kernel has none (lsm=)"
+        raise OSError(errno.ENOSYS, f"there is no Landlock: {why}")
     rules = _Ruleset(handled_access_fs=handled)
     ruleset = _call(_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(ctypes.sizeof(rules)), 0)
     try:
