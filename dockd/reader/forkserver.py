@@ -7,6 +7,7 @@ has one thread, and ends with its socket.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import os
 import secrets
@@ -21,6 +22,7 @@ from dockd.reader.confine import confine_server
 from dockd.reader.handover import MAX_DESCRIPTORS
 from dockd.reader.messages import MAX_MESSAGE_BYTES
 
+_CODECS = ("ascii", "latin-1", "utf-8", "utf-16-le", "cp437", "cp850")  # of names and labels
 _DESCRIPTORS = 2  # besides the camera's: incoming directory, and the reader's socket
 _CARRIED = 1  # and what the reader before it left
 
@@ -108,6 +110,8 @@ def _warm_up() -> None:
     sealer = sealing.Sealer((recipient,), secrets.token_bytes)
     sealer.header()
     sealer.seal(b"", final=True)
+    for name in _CODECS:
+        codecs.lookup(name)
     gc.collect()
     gc.freeze()
 

@@ -27,6 +27,7 @@ _FIRST = (1 << 13) - 1  # all rights of version 1, of Linux 5.13
 _HANDLED = (0, _FIRST, _FIRST | _REFER, _FIRST | _REFER | _TRUNCATE)  # by version; of later ones this much
 
 LIST = _READ_DIR
+READ = _READ_DIR | _READ_FILE
 READ_WRITE = _READ_FILE | _WRITE_FILE | _TRUNCATE
 REMOVE = _REMOVE_FILE
 KEEP_FILES = READ_WRITE | _READ_DIR | _REMOVE_FILE | _MAKE_REG

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cards import Part
+from cards import Part, make_volume
 from without_landlock import make_interpreter
 
 from dockd.errors import ReaderDied
@@ -29,6 +29,18 @@ REFUSALS = {"EACCES", "EPERM"}
 REACHED = {"becoming a program": "ENOENT", "BPF": "EINVAL", "performance counters": "EFAULT"}
 """What shows that a call is made at all, where it cannot succeed: no such program, arguments that make no sense."""
 MAY_LACK = {"a user namespace", "io_uring", "BPF", "userfaultfd", "performance counters"}  # this machine, for everybody
+
+LOOKS = """
+import os, sys
+from dockd.filesystems import probe
+from dockd.reader import confine, kernel
+fd = os.open(sys.argv[1], os.O_RDONLY)
+kernel.forbid_new_privileges()
+confine.seal_off(-1, None)
+found = probe(lambda offset, size: os.pread(fd, size, offset))
+print(found.kind, found.label)
+"""
+"""A reader's look at a volume, by a program that has loaded nothing for it before."""
 
 
 @pytest.fixture(scope="module", params=["as root", "without privilege"])
@@ -136,3 +148,18 @@ async def test_each_running_reader_has_the_filter_and_no_new_privileges(rig):
     ours = re.search(r"^Seccomp_filters:\s+(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
     theirs = re.search(r"^Seccomp_filters:\s+(\d+)$", status, re.MULTILINE)
     assert int(theirs[1]) == int(ours[1]) + 1
+
+
+@pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
+def test_a_volume_whose_label_needs_a_codec_is_known_by_a_reader_that_is_sealed_off(tmp_path, kind):
+    image = tmp_path / "volume"
+    make_volume(image, Part(kind=kind, files={"DCIM/A.MP4": b"clip"}))
+    done = subprocess.run([sys.executable, "-I", "-c", LOOKS, str(image)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{kind} BODYCAM\n"
+
+
+def test_what_names_and_labels_are_written_in_is_loaded_before_readers_are_forked():
+    words = "import sys; from dockd.reader.forkserver import _warm_up; _warm_up(); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-c", words], capture_output=True, text=True, check=True)
+    assert {"encodings.cp437", "encodings.cp850", "encodings.utf_16_le"} <= set(done.stdout.split())
