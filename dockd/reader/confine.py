@@ -76,7 +76,8 @@ def seal_off(incoming_fd: int, medium: Medium | None, removable: Iterable[Path] 
     with ExitStack() as closing:
         places = dict(_camera(medium, closing) if medium else ())
         # What Python itself has not loaded yet: a codec for one odd name must not end the reading of a camera.
-        places[_place(Path(os.__file__).parent, closing)] = landlock.READ
+        with suppress(OSError):  # who may not look there has loaded all that it ever will
+            places[_place(Path(os.__file__).parent, closing)] = landlock.READ
         if incoming_fd >= 0:
             places[incoming_fd] = landlock.KEEP_FILES
         for file in removable:
