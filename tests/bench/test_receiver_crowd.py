@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -114,9 +115,19 @@ class Station:
             await self.store.receipt(acquisition, manifest)
 
 
+def _cpu_s(pid):
+    """Processor seconds of a program so far."""
+    said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(said[11]) + int(said[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _blocks(content):
     for at in range(0, len(content), MIB):
         yield content[at : at + MIB]
+
+
+def _rounded(turns):
+    return [tuple(round(one, 2) for one in turn) for turn in turns]
 
 
 @contextmanager
@@ -159,9 +170,9 @@ async def test_sixteen_stations_push_beside_5000_idle_connections(trial_in, tmp_
 
     async def turn():
         clips = [[one.clip() for _ in range(CLIPS)] for one in stations]
-        began_s = time.perf_counter()
+        began_s, began_cpu_s = time.perf_counter(), _cpu_s(receiver.pid)
         await asyncio.gather(*(one.push(of) for one, of in zip(stations, clips, strict=True)))
-        return time.perf_counter() - began_s
+        return time.perf_counter() - began_s, _cpu_s(receiver.pid) - began_cpu_s
 
     await turn()  # sessions are open, and the program has what it needs
     before_kib = pss_kib(receiver.pid)
@@ -177,12 +188,13 @@ async def test_sixteen_stations_push_beside_5000_idle_connections(trial_in, tmp_
     after_kib = pss_kib(receiver.pid)
     for one in stations:
         await one.store.aclose()
-    ratio = median(beside) / median(alone)
+    ratio, cpu = (median(one[at] for one in beside) / median(one[at] for one in alone) for at in (0, 1))
     with capsys.disabled():
         print(  # noqa: T201
             f"\n{STATIONS} stations, {STATIONS * CLIPS} clips of {CLIP_BYTES // MIB} MiB: "
-            f"alone {median(alone):.2f} s, beside {IDLE} connections of {PEERS} peers {median(beside):.2f} s "
-            f"({ratio:.2f} times), all {[round(one, 2) for one in alone]} {[round(one, 2) for one in beside]}\n"
+            f"beside {IDLE} connections of {PEERS} peers {ratio:.2f} times the seconds and {cpu:.2f} times the "
+            f"receiver's processor seconds; each turn, seconds and processor seconds: alone {_rounded(alone)}, "
+            f"beside {_rounded(beside)}\n"
             f"receiver's PSS before {before_kib / 1024:.1f}, beside {max(one for one, _ in looks) / 1024:.1f}, "
             f"after {after_kib / 1024:.1f} MiB; at most {max(count for _, count in looks)} descriptors; "
             f"the crowd: {stood}"
