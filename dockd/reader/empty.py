@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from dockd.core.canonical import encode_path
@@ -9,13 +12,13 @@ from dockd.core.profile import EraseMethod
 from dockd.errors import EraseFailed, FilesystemUnclear
 from dockd.filesystems import probe
 from dockd.reader.batch import Batch
+from dockd.reader.places import free_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dockd.filesystems import Extent
     from dockd.model import Entropy
-    from dockd.reader.places import Places
     from dockd.reader.roots import VolumeRoot
 
 SAMPLES = 256
@@ -44,8 +47,9 @@ def verify_empty(batch: Batch, method: str) -> str:
             reason = places.unaccounted(())
             if reason:
                 raise EraseFailed(f"the fresh file system is not empty: {reason}")
-            old += _look(batch, root, _within(places, batch.old_places(root.name)), method)
-            sampled += _look(batch, root, _samples(places, work.random), method)
+            free = free_of(places)
+            old += _look(batch, root, _within(free, batch.old_places(root.name)), method)
+            sampled += _look(batch, root, _samples(free, work.random), method)
     return (
         f"mounted anew and read-only, the fresh file system is empty; {old} bytes where clips lay and {sampled} bytes "
         f"sampled from the rest of the block device are {_expected(method)}"
@@ -64,27 +68,27 @@ def _look(batch: Batch, root: VolumeRoot, stretches: Iterator[Extent], method: s
     return total
 
 
-def _within(places: Places, old: Iterator[Extent]) -> Iterator[Extent]:
-    """What of the old places is free in the fresh file system. An empty one has few free stretches."""
-    free = sorted(places.free())
+def _within(free: Sequence[Extent], old: Iterable[Extent]) -> Iterator[Extent]:
+    """What of the old places is free in the fresh file system."""
     for offset, length in sorted(old):
-        for begin, size in free:
+        at = max(0, bisect_right(free, (offset, sys.maxsize)) - 1)
+        while at < len(free) and free[at][0] < offset + length:
+            begin, size = free[at]
             first, after = max(offset, begin), min(offset + length, begin + size)
             if first < after:
                 yield first, after - first
+            at += 1
 
 
-def _samples(places: Places, random: Entropy) -> Iterator[Extent]:
+def _samples(free: Sequence[Extent], random: Entropy) -> Iterator[Extent]:
     """Stretches of the free space, drawn at random."""
-    free = list(places.free())
-    total = sum(length for _, length in free)
-    for _ in range(SAMPLES if total else 0):
-        position = int.from_bytes(random(8), "big") % total
-        for offset, length in free:
-            if position < length:
-                yield offset + position, min(SAMPLE_BYTES, length - position)
-                break
-            position -= length
+    ends = list(accumulate(length for _, length in free))
+    for _ in range(SAMPLES if ends else 0):
+        position = int.from_bytes(random(8), "big") % ends[-1]
+        at = bisect_right(ends, position)
+        offset, length = free[at]
+        position -= ends[at] - length
+        yield offset + position, min(SAMPLE_BYTES, length - position)
 
 
 def _expected(method: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from dockd.core.canonical import encode_path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dockd.reader.mounted import OpenClip
 
 MAX_DEPTH = 64
-MAX_FREE = 1 << 20  # stretches of free space that are kept
+MAX_FREE = 1 << 17  # stretches of free space that are kept: 20 MiB; a fresh ext4 of 16 TiB has so many
 
 _EXT4_FEATURES = 1024 + 0x5C  # s_feature_compat, with an inode for resizing among them
 _RESIZE_INODE = 0x10
@@ -52,6 +53,14 @@ class Places(Protocol):
 def places(root: VolumeRoot) -> Places:
     """Look into a volume. Raises FilesystemUnclear, OSError."""
     return _Ext4(root) if root.volume.filesystem == "ext4" else _Clusters(root)
+
+
+def free_of(places: Places) -> list[Extent]:
+    """The free stretches in order, of a file system that has few. Raises FilesystemUnclear beyond MAX_FREE."""
+    found = sorted(islice(places.free(), MAX_FREE + 1))
+    if len(found) > MAX_FREE:
+        raise FilesystemUnclear(f"its free space lies in more than {MAX_FREE} pieces, which no fresh file system has")
+    return found
 
 
 class _Clusters:

@@ -88,7 +88,20 @@ def test_what_is_secret_is_not_shown():
     assert "hidden" not in shown
 
 
+@pytest.mark.parametrize("text", ["\u00e9", "a\nb", "a\x7f"])
+def test_p09_credentials_that_no_request_can_hold_are_one_of_our_errors(text):
+    with pytest.raises(StoreUnreachable, match="characters"):
+        Credentials(access_key="A", secret_key="S", session_token=text)  # noqa: S106
+
+
 # --- token exchange
+
+
+async def test_p09_a_session_that_is_over_when_it_is_given_is_not_asked_for_with_every_request(exchange):
+    server, _token, _clock, source = exchange
+    server.on("POST", "/", 200, _answer(1, NOW - timedelta(seconds=1)))
+    with pytest.raises(StoreUnreachable, match="over already"):
+        await source.current()
 
 
 def _answer(number, expires_at):

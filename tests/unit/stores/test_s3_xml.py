@@ -147,3 +147,12 @@ def test_a_completion_names_each_part_and_escapes():
     assert "<PartNumber>1</PartNumber><ETag>&quot;a&quot;</ETag>" in body
     assert f"<ChecksumSHA256>{b64encode(DIGEST).decode()}</ChecksumSHA256>" in body
     assert "<PartNumber>2</PartNumber><ETag>&lt;&amp;&gt;</ETag></Part>" in body
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2026-02-30T00:00:00Z", "9" * 400, "\u0661"]
+)
+def test_p09_a_date_that_no_calendar_has_in_utc_is_one_of_our_errors(text):
+    body = f"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{text}</RetainUntilDate></Retention>".encode()
+    with pytest.raises(StoreUnreachable, match="time"):
+        s3_xml.retention(body)
