@@ -122,7 +122,7 @@ async def _begun(store, clip, length):
 
 
 async def _headers(store):
-    return {"Authorization": f"Bearer {await store._current_token()}"}
+    return {"Authorization": f"Bearer {(await store._current()).token}"}
 
 
 async def _wrong_checksum(keys, store, _):
