@@ -28,6 +28,7 @@ from dockd.stores.port import SigningStore
 _log = structlog.get_logger()
 
 EVERY_S = 3600.0
+LOST_EVERY_S = 120.0  # while it says that something is lost: an alarm ends soon after that is mended
 _SOONEST_S = 600.0  # after the last answer: a checkpoint is shown more often than that
 _MOST_PAGES = 10_000  # of a hundred losses each; a list without an end is no answer
 _NONCE_BYTES = 32
@@ -64,8 +65,8 @@ class Told:
     async def ask(self) -> float:
         """Ask, unless that was done just now; returns the seconds until the next time. Raises JournalError."""
         now_s = self.clock.monotonic_s()
-        if self._asked_at_s is not None and now_s - self._asked_at_s < _SOONEST_S:
-            return EVERY_S
+        if self._asked_at_s is not None and now_s - self._asked_at_s < min(_SOONEST_S, self._every_s):
+            return self._every_s
         try:
             await self._ask()
         except JournalError:
@@ -75,7 +76,12 @@ class Told:
             return self.waits.failed(now_s)
         self._asked_at_s = now_s
         self.waits.succeeded()
-        return EVERY_S
+        return self._every_s
+
+    @property
+    def _every_s(self) -> float:
+        lost = self.known is not None and self.known.looking is not None and self.known.looking.losses
+        return LOST_EVERY_S if lost else EVERY_S
 
     async def _ask(self) -> None:
         """All pages; what one tells is kept before the next is asked for."""

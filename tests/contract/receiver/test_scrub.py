@@ -1,5 +1,6 @@
 """What is stored is read again: what was lost or changed is noticed, told apart from what may come back, and healed."""
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -130,8 +131,8 @@ async def test_p11_what_is_lost_or_changed_is_found_said_and_healed_when_it_is_s
     receiver, station, problem, damage, capsys
 ):
     spoil, what = DAMAGES[damage]
-    receiver.clock.ahead = -timedelta(hours=15)  # the command goes by the machine's own
-    await station.log_in()
+    async with scrubbing(receiver, station):
+        receiver.clock.ahead = -timedelta(hours=15)  # the command goes by the machine's own
     kept, clip = station.clip(), station.clip()
     await station.stored(kept)
     url, given = await station.stored(clip)
@@ -147,7 +148,7 @@ async def test_p11_what_is_lost_or_changed_is_found_said_and_healed_when_it_is_s
         (loss,) = await scrub.catalogue.run(lambda db: scrub_rows.losses(db, station.id, "", 10))
         assert (loss.acquisition, loss.what) == (clip.acquisition, what)
     capsys.readouterr()
-    assert main(["receiver", "scrub", "--json", "--directory", str(receiver.store)]) == 65
+    assert await asyncio.to_thread(main, ["receiver", "scrub", "--json", "--directory", str(receiver.store)]) == 65
     summary, lost = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (summary["looked"], summary["losses"], summary["counts"]["losses"]) == (2, 1, 1)
     assert (lost["acquisition"], lost["what"], lost["healed"]) == (clip.acquisition, what, None)
@@ -170,7 +171,7 @@ async def test_p11_what_is_lost_or_changed_is_found_said_and_healed_when_it_is_s
         assert (found.looked, found.never, found.losses) == (2, 0, 0)
         (healed,) = await scrub.catalogue.run(scrub_rows.history)
         assert (healed.acquisition, healed.what, healed.healed_by) == (clip.acquisition, what, "sent-again")
-    assert main(["receiver", "scrub", "--history", "--directory", str(receiver.store)]) == 0
+    assert await asyncio.to_thread(main, ["receiver", "scrub", "--history", "--directory", str(receiver.store)]) == 0
     assert "sent-again" in capsys.readouterr().out
 
 
@@ -201,7 +202,7 @@ async def test_p11_what_may_come_back_is_suspected_and_asked_for_again(receiver,
             found = await looked(scrub)
             assert (found.unread, found.losses, found.looked) == (1, 0, 0)
             receiver.clock.ahead += scrub_rows.AGAIN_MOST
-        assert main(["receiver", "scrub", "--directory", str(receiver.store)]) == 65
+        assert await asyncio.to_thread(main, ["receiver", "scrub", "--directory", str(receiver.store)]) == 65
         assert "UNREADABLE" in capsys.readouterr().out
         away.rename(disk)
         found = await looked(scrub)
