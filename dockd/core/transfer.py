@@ -139,7 +139,6 @@ EXCEPTIONS: Mapping[tuple[Call, int], RetryClass] = {
     (Call.WITNESS, 404): R.UNUSABLE,
     (Call.WITNESS, 413): R.UNUSABLE,
     (Call.WITNESS, 422): R.CONTRADICTION,  # the store says that the log forked
-    (Call.LOSSES, 400): R.UNUSABLE,
     (Call.LOSSES, 403): R.UNUSABLE,
     (Call.LOSSES, 405): R.GONE,  # an older receiver, which does not look
     (Call.LOSSES, 409): R.UNUSABLE,
