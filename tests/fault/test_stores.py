@@ -637,6 +637,7 @@ async def test_p09_a_store_that_cannot_even_be_begun_with_stops_alone(bench, fle
 
 async def test_p09_a_fallback_stands_in_for_a_store_that_unexpected_errors_stop(bench, fleet):
     astray(fleet.archive, "register", OverflowError())
+    bench.clock.longest_s = 300.0  # of the virtual time: waiting for the store to be sound again makes it so otherwise
     rows = [await bench.sealed(1 << 20) for _ in range(4)]
     async with running(
         fleet.stores("archive", "court", fallbacks=("court",), final=("court",), when=EraseWhen.ANY)

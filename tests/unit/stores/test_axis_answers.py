@@ -252,7 +252,7 @@ async def test_p10_a_listing_of_pieces_ends_whatever_the_store_lists(make_manife
             server.on("GET", "format=json", 200, _page([segment(acquisition, first + at) for at in range(500)]))
         with pytest.raises(StoreUnreachable, match="listing"):
             await Segments(store.account).listed(acquisition)
-        assert len(server.asked("GET", "format")) <= 8
+        assert len(server.asked("GET", "format")) <= (8 if step > 0 else 2)
 
 
 async def test_p10_pieces_of_one_byte_are_not_asked_for_one_after_the_other_for_ever(make_manifest):

@@ -259,7 +259,7 @@ async def test_p10_a_listing_of_parts_ends_whatever_its_markers_say(server, stor
             await store.offset(text)
     else:
         assert await store.offset(text) == PART
-    assert len(server.asked("GET", "max-parts")) <= 250
+    assert len(server.asked("GET", "max-parts")) <= (250 if step > 0 else 2)
 
 
 @pytest.mark.parametrize("step", [0, 1, -1], ids=["stands", "grows", "goes back"])
@@ -281,7 +281,7 @@ async def test_p10_a_listing_of_uploads_ends_whatever_its_markers_say(server, st
             await store.clear_orphans(wanted)
     else:
         assert await store.clear_orphans(wanted) == ()
-    assert len(server.asked("GET", "uploads")) <= 250
+    assert len(server.asked("GET", "uploads")) <= (250 if step > 0 else 2)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 5), (5, PART), (PART, PART), (SIZE, 1)])
