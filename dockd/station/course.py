@@ -74,8 +74,9 @@ class Course:
         """
         while True:
             self._changed.clear()
+            due_s = self._due_s()
             if not await self._step():
-                await self._wait()
+                await self._wait(due_s)
 
     async def _step(self) -> bool:
         """Do the next thing. False where nothing can be done before something changes or a time comes."""
@@ -280,10 +281,18 @@ class Course:
         alarm = f"nothing is erased: {why}; " if why else ""
         return f"{alarm}{', '.join(parts)} (`dockd clips --camera {self._stay.camera.serial}` lists them)"
 
-    async def _wait(self) -> None:
-        """Until something changed or the next time comes."""
+    def _due_s(self) -> float | None:
+        """When, on the monotonic clock, the next thing has to be tried or looked at. None: nothing comes by itself."""
         settled_s = self._looked_s + LOOK_S if self.state in _SETTLED else None
         times = (self._postponed.next_due_s(), self._erasing.due_s, settled_s)
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    async def _wait(self, expected_s: float | None) -> None:
+        """Until something changed or the next time comes; `expected_s` was it before the last step.
+
+        What came due while that step was being done was not seen by it, and is nothing to wait for any more.
+        """
+        times = (expected_s, self._due_s())
         due_s = min((time_s for time_s in times if time_s is not None), default=None)
         if due_s is None:
             await self._changed.wait()

@@ -160,6 +160,26 @@ async def test_p01_nothing_is_erased_while_the_store_is_away(station, clip):
     assert not (camera / "A.mp4").exists()
 
 
+class Overtaking(MachineClock):
+    """A clock by which every look at it takes a while, as on a machine that has too much to do."""
+
+    looks = 0
+
+    def monotonic_s(self):
+        self.looks += 1
+        return super().monotonic_s() + 0.9 * self.looks
+
+
+async def test_p09_what_comes_due_while_a_docking_looks_for_work_is_not_waited_for(station, clip):
+    """A clip that had to wait came due between the last look for work and the wait, which then had no end."""
+    station.clock = Overtaking()
+    station.store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 2)
+    await station.start()
+    camera = station.camera(1, {"A.mp4": clip(1)})
+    await station.until_states(bay1="ready")
+    assert not (camera / "A.mp4").exists()
+
+
 async def test_p01_a_store_that_no_longer_holds_what_it_signed_for_stops_erasing(station, clip):
     station.store.fail(Call.HOLDING, *[StoreUnreachable("away")] * 3)
     await station.start()
