@@ -24,6 +24,10 @@ async def _asked(bench):
     return uplink
 
 
+async def _delivery(bench, row):
+    return await bench.journal.read(lambda tx: tx.delivery(row.acquisition, bench.store.store))
+
+
 async def _again(bench, *rows):
     for row in rows:
         bench.states.pop(row.acquisition, None)
@@ -81,6 +85,8 @@ async def test_p11_an_erased_clip_that_the_spool_still_has_is_sent_again_and_is_
         uplink = bench.uplink()
         async with running(uplink), asyncio.timeout(30):
             while (await bench.events()).count("store.loss_healed") < turn:
+                await asyncio.sleep(0)
+            while (await _delivery(bench, row)).state != "confirmed":
                 await asyncio.sleep(0)
         assert (await bench.events()).count("acquisition.lost") == turn
         assert await _lost(bench) == []
