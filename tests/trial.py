@@ -21,6 +21,7 @@ PATIENCE_S = 100.0
 POLL_S = 0.1
 SETTLED = ("ready", "attention", "refused")
 STRICT = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
+_MODULE = ("-P", "-m", "dockd")  # of the interpreter's own environment, not of the directory that tests run in
 CARELESS = re.compile(
     r"Exception ignored in|\b[A-Z]\w*Warning\b|never retrieved|never awaited|destroyed but it is pending"
 )
@@ -31,11 +32,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _env(version: Path | None) -> dict[str, str]:
-    """The environment in which `python -m dockd` is the version that is unpacked there; None: the one under test."""
-    return dict(os.environ) | ({} if version is None else {"PYTHONPATH": str(version)})
 
 
 def _sha256(path: Path) -> str:
@@ -49,7 +45,7 @@ class Trial:
     They run in Python's development mode, with warnings as errors; one that left anything unclosed, or unawaited, fails
     the test. Every program that it starts is ended by `close`, by its pid.
 
-    `made_by`: the directory of another version of the package, which makes the set. `versions`, by program, are those
+    `made_by`: the interpreter of another version of the package, which makes the set. `versions`, by program, are those
     that run; by default each is the version under test. A set that is there already is taken as it is.
     """
 
@@ -65,7 +61,7 @@ class Trial:
 
     def command(self, *words: str, code: int = 0, version: Path | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "dockd", *words], capture_output=True, text=True, check=False, env=_env(version)
+            [version or sys.executable, *_MODULE, *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == code, f"dockd {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -77,12 +73,12 @@ class Trial:
         }[name]
         with (self.directory / f"{name}.log").open("ab") as log:
             self._programs[name] = subprocess.Popen(
-                [sys.executable, "-m", "dockd", *words],
+                [self.versions.get(name) or sys.executable, *_MODULE, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=_env(self.versions.get(name)) | self.mode,
+                env=os.environ | self.mode,
             )
         return self._programs[name]
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/versions/keep.py NAME
 
-makes `tests/versions/NAME` from the checkout:
+makes `tests/versions/NAME` from the checkout (where it has a program already, its trial set is made again by that one):
 
 - `program.zip`: the package, without the demo's clips. It runs on the dependencies of the version that tests it.
 - `trial.tar.xz`: a trial set whose programs were killed in the midst of their work. Of camera DONE the clips are stored
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -38,22 +39,39 @@ def cameras() -> dict[str, dict[str, bytes]]:
     return {
         "DONE": {"A.mp4": mp4(20 * KIB, 1), "B_EVD.mp4": mp4(24 * KIB, 2)},
         "HELD": {"WHOLE.mp4": mp4(16 * KIB, 3), "CUT.mp4": mp4(20 * KIB, 4)[:_CUT_BYTES]},
-        "WAITING": {f"W{number}.mp4": mp4(12 * KIB, 5 + number) for number in range(3)},
+        "WAITING": {f"W{number}_EVD.mp4": mp4(12 * KIB, 5 + number) for number in range(3)},
     }
+
+
+def interpreter(program: Path, place: Path) -> Path:
+    """An environment in `place` whose dockd is that program, and all else is this one's; returns its interpreter."""
+    with zipfile.ZipFile(program) as archive:
+        archive.extractall(place / "package")  # noqa: S202  ours
+    venv.create(place, symlinks=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    paths = [place / "package", *(path for path in sys.path if path.endswith("-packages"))]
+    (packages / "former.pth").write_text("".join(f"{path}\n" for path in paths))
+    return place / "bin" / "python3"
 
 
 def keep(name: str) -> None:
-    """Make the directory. Fails where it is there already."""
+    """Make the directory; see above."""
     place = HERE / name
-    place.mkdir()
-    _program(place / "program.zip")
+    place.mkdir(exist_ok=True)
+    program = place / "program.zip"
+    if not program.exists():
+        _program(program)
     clips = cameras()
     digests = {
-        f"{serial}:DCIM/{n}": hashlib.sha256(c).hexdigest() for serial, of in clips.items() for n, c in of.items()
+        f"{serial}:DCIM/{name}": hashlib.sha256(content).hexdigest()
+        for serial, files in clips.items()
+        for name, content in files.items()
     }
     (place / "digests.json").write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n")
     with tempfile.TemporaryDirectory() as scratch:
-        trial = Trial(Path(scratch) / "trial")
+        python = interpreter(program, Path(scratch) / "former")
+        trial = Trial(Path(scratch) / "trial", made_by=python)
+        trial.versions = {"station": python, "receiver": python}
         config = trial.directory / "receiver.toml"
         config.write_text(config.read_text().replace("days = 365\n", f"days = {_LASTING_DAYS}\n"))
         try:

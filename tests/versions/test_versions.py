@@ -11,13 +11,14 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import tarfile
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from trial import Trial, free_port
+from versions import keep
 
 from dockd.app.certificate import self_signed
 
@@ -35,11 +36,13 @@ def kept(request):
 
 @pytest.fixture(scope="session")
 def former(kept, tmp_path_factory):
-    """The kept version's package, unpacked."""
-    place = tmp_path_factory.mktemp("former")
-    with zipfile.ZipFile(kept / "program.zip") as archive:
-        archive.extractall(place)  # noqa: S202  ours
-    return place
+    """An interpreter that runs the kept version, with its readers, on the dependencies of today."""
+    python = keep.interpreter(kept / "program.zip", tmp_path_factory.mktemp("former"))
+    where = subprocess.run(
+        [python, "-I", "-c", "import dockd; print(dockd.__file__)"], check=True, capture_output=True, text=True
+    ).stdout
+    assert where.startswith(str(python.parents[1])), "it is not the kept version"
+    return python
 
 
 @pytest.fixture
