@@ -28,6 +28,7 @@ BY_FAMILY, BY_FAMILIES = ("tests/unit/keep/test_families.py",), ("tests/fault/st
 TWINS, BY_TWINS = "dockd/core/twins.py", ("tests/unit/core/test_twins.py",)
 BY_SHARING, BY_LOOKUPS = ("tests/fault/test_sharing.py",), ("tests/contract/receiver/test_sharing.py",)
 LOSSES, BY_LOSSES = "dockd/core/losses.py", ("tests/fault/test_losses.py",)
+BY_TOLD = ("tests/unit/core/test_losses.py",)
 SCRUB, BY_SCRUB = "dockd/receiver/scrub.py", ("tests/contract/receiver/test_scrub.py",)
 CHALLENGES, BY_CHALLENGES = "dockd/receiver/challenges.py", ("tests/unit/receiver/test_challenges.py",)
 PLACES, BY_PLACES = "dockd/receiver/connections.py", ("tests/unit/receiver/test_connections.py",)
@@ -970,14 +971,14 @@ GUARDS = (
         file=LOSSES,
         text='    if fields.hex("nonce", _NONCE_BYTES) != nonce:',
         instead='    if fields.hex("nonce", _NONCE_BYTES) is None:',
-        tests=BY_LOSSES,
+        tests=BY_TOLD,
     ),
     Mutation(
         name="a list of losses that comes to an end",
         file=LOSSES,
         text="    if len(losses) > PAGE or names != sorted(set(names)) or (more and not losses):",
         instead="    if False:",
-        tests=BY_LOSSES,
+        tests=BY_TOLD,
     ),
     Mutation(
         name="a told loss under a warrant",
