@@ -210,6 +210,15 @@ class Keeping(RuleBasedStateMachine):
         self.policy_changes(mended)
         self.erase(self.clips[-1])
 
+    @rule(ages=st.tuples(st.integers(0, 40), st.integers(0, 40)), hours=st.integers(0, 24 * 20), evidence=st.booleans())
+    def another_clip_rests_on_the_same_object(self, ages, hours, evidence):
+        self.record(ages[0], evidence)
+        self.deliver(self.clips[-1])
+        self.time_passes(hours)
+        self.record(ages[1], evidence=False)
+        self.deliver(self.clips[-1], shares=True)
+        self.erase(self.clips[-1])
+
     @rule(number=pick)
     def warrant(self, number):
         clip = self.chosen(number)
