@@ -1344,6 +1344,23 @@ GUARDS = (
         instead="    if False:\n",
         tests=BY_PROMISES,
     ),
+    Mutation(
+        name="a lock that reaches far enough is never shortened",
+        file="dockd/stores/s3.py",
+        text=(
+            "            if found is None or found.until < until:\n"
+            "                await self.bucket.retain(named.key(piece), self.lock.mode, until)\n"
+        ),
+        instead="            await self.bucket.retain(named.key(piece), self.lock.mode, until)\n",
+        tests=("tests/unit/stores/test_s3_store.py",),
+    ),
+    Mutation(
+        name="a lock that nobody saw hold is not prolonged",
+        file="dockd/stores/s3.py",
+        text="        if self.lock is None or not self.believed.locks:\n            return False\n",
+        instead="        if self.lock is None:\n            return False\n",
+        tests=("tests/unit/stores/test_s3_store.py",),
+    ),
 )
 
 if __name__ == "__main__":

@@ -497,6 +497,27 @@ async def test_only_a_lock_that_was_tried_and_is_as_strict_counts(server, mode, 
     await store.aclose()
 
 
+async def test_a_lock_is_prolonged_for_the_objects_alone_whose_lock_ends_too_early(server):
+    store = made(server, lock=LOCK, believed=Believed(locks=True))
+    server.on("GET", "clip.age?retention", 200, retained("COMPLIANCE", "2026-02-02T00:00:00Z"))
+    server.on("GET", "manifest.json.sig?retention", 200, retained("COMPLIANCE", UNTIL))
+    server.on("GET", "manifest.json?retention", 404, "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>")
+    server.on("PUT", "?retention", 200, times=2)
+    assert await store.retain(OBJECTS, datetime(2026, 3, 5, tzinfo=UTC))
+    put = server.asked("PUT", "retention")
+    assert {one.path for one in put} == {CLIP, f"{BASE}/manifest.json"}
+    assert all(UNTIL.encode() in one.body and b"COMPLIANCE" in one.body for one in put)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(("lock", "locks"), [(None, True), (LOCK, False)])
+async def test_nothing_is_prolonged_where_no_lock_is_wanted_or_none_was_seen_to_hold(server, lock, locks):
+    store = made(server, lock=lock, believed=Believed(locks=locks))
+    assert not await store.retain(OBJECTS, datetime(2026, 3, 5, tzinfo=UTC))
+    assert not server.seen
+    await store.aclose()
+
+
 # --- look and read
 
 OBJECTS = json.dumps(
